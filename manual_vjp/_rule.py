@@ -1,0 +1,62 @@
+"""What every backward pass needs: the dtype to compute in, and a cotangent put back into the space of its primal."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def dtypes(*arrays: Array | None) -> tuple[jnp.dtype, jnp.dtype]:
+    """The dtype of the result of an operation on `arrays`, and the dtype to compute it in: at least 32 bits wide.
+
+    >>> [d.name for d in dtypes(jnp.ones(2, "bfloat16"), None, jnp.ones(2, "bfloat16"))]
+    ['bfloat16', 'float32']
+    """
+    result = jnp.result_type(*(a for a in arrays if a is not None))
+    return result, (jnp.dtype("float32") if jnp.finfo(result).bits < 32 else result)
+
+
+def match(ct: Array, primal: Array) -> Array:
+    """`ct` as a cotangent of `primal`: in its shape, on its devices, in its dtype.
+
+    A primal that was broadcast, along array axes or along the devices of a `jax.shard_map`, was used once per copy, so its cotangent is
+    the sum over the copies. Every cotangent descends from that of the output, which varies over all devices that any argument varies
+    over; so a sum may be missing here, but never a broadcast. The cast comes last: sums are taken in the dtype that `ct` was computed in.
+    """
+    lead = ct.ndim - primal.ndim
+    stretched = tuple(lead + axis for axis, size in enumerate(primal.shape) if size == 1 != ct.shape[lead + axis])
+    ct = jnp.sum(ct, axis=(*range(lead), *stretched)).reshape(primal.shape)
+    copies = tuple(sorted(_varying(ct) - _varying(primal)))
+    return (jax.lax.psum(ct, copies) if copies else ct).astype(primal.dtype)
+
+
+def _varying(array: Array) -> frozenset[str]:
+    """The mesh axes of an enclosing `jax.shard_map` along which `array` differs from device to device."""
+    aval = jax.typeof(array)
+    if hasattr(aval, "vma"):  # JAX 0.7
+        return aval.vma
+    return aval.manual_axis_type.varying
+
+
+def require_floating(op: str, **arguments: Array | None) -> None:
+    """Raises TypeError unless every argument is floating point (or None): nothing else has a cotangent."""
+    for name, value in arguments.items():
+        if value is not None and not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            got = jnp.result_type(value)
+            raise TypeError(f"{op}: {name} has dtype {got}, wanted a floating-point dtype; convert it, e.g. {name}.astype(jnp.float32)")
+
+
+def require_shape(op: str, name: str, value: Array | None, wanted: tuple[int | str, ...], why: str) -> None:
+    """Raises ValueError unless `value` (or None) has the shape `wanted`, in which text stands for any size."""
+    if value is None:
+        return
+    got = jnp.shape(value)
+    if len(got) != len(wanted) or any(not isinstance(want, str) and size != want for size, want in zip(got, wanted, strict=True)):
+        text = f"({', '.join(str(size) for size in wanted)}{',' if len(wanted) == 1 else ''})"
+        raise ValueError(f"{op}: {name} has shape {got}, wanted {text} {why}")
+
+
+def static_number(op: str, name: str, value: float) -> float:
+    """`value` as a Python float. It is a constant of the compiled program, without a cotangent; so TypeError if it is traced."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{op}: {name} is a traced array, wanted a Python number; pass it as a constant, outside of jit, grad and vmap")
+    return float(value)

@@ -1,0 +1,118 @@
+"""One table of small calls for every operation, and the float64 truth that they are held to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from manual_vjp.catalog import SPECS
+from verify._compat import enable_x64
+
+# Batches are of 4, one for each simulated device; sizes in one call differ, so that an exchanged axis shows. None is an argument left out.
+Shape = tuple[int, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of the operation `name`: the shapes of its arguments, its options, and which arguments are split over devices."""
+
+    name: str
+    shapes: Mapping[str, Shape]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split: tuple[str, ...] = ("x",)
+
+    @property
+    def fn(self):
+        return lambda *args: SPECS[self.name].fn(*args, **self.options)
+
+    @property
+    def reference(self):
+        return lambda *args: SPECS[self.name].reference(*args, **self.options)
+
+    def values(self, seed: int = 0) -> list[np.ndarray | None]:
+        """float64 arrays rounded to 8 bits, so that every dtype holds the same values; a mask is boolean and has a row of all False."""
+        rng = np.random.default_rng(seed)
+        return [None if shape is None else _draw(rng, argument, shape) for argument, shape in self.shapes.items()]
+
+    def cotangent(self, seed: int = 100) -> np.ndarray:
+        out = jax.eval_shape(self.reference, *(None if a is None else jnp.asarray(a) for a in self.values()))
+        return _draw(np.random.default_rng(seed), "ct", out.shape)
+
+    def floating(self) -> list[int]:
+        """Positions of the arguments that have a gradient."""
+        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name != "mask"]
+
+    def __str__(self) -> str:
+        return "-".join(
+            [self.name, *(f"{k}={v}" for k, v in self.options.items()), *(f"no_{k}" for k, v in self.shapes.items() if v is None)]
+        )
+
+
+def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np.ndarray:
+    if argument == "mask":
+        mask = rng.random(shape) < 0.6
+        if len(shape) > 1:
+            mask[..., :1, :] = False  # a size of 0 has no row 0
+        return mask
+    return np.round(rng.normal(size=shape) * 32) / 32
+
+
+def attention_call(bias: Shape, mask: Shape, **options: Any) -> Call:
+    shapes = {"query": (4, 3, 6, 2), "key": (4, 5, 2, 2), "value": (4, 5, 2, 2), "bias": bias, "mask": mask}
+    return Call(name="attention", shapes=shapes, options=options, split=("query", "key", "value"))
+
+
+LINEAR = {"x": (4, 2, 3), "w": (3, 5), "b": (5,)}
+CALLS = [
+    Call(name="linear", shapes=LINEAR),
+    Call(name="linear", shapes={**LINEAR, "b": None}),
+    Call(name="relu", shapes={"x": (4, 3)}),
+    Call(name="mlp", shapes={"x": (4, 3), "w1": (3, 7), "b1": (7,), "w2": (7, 2), "b2": (2,)}),
+    Call(name="layer_norm", shapes={"x": (4, 2, 5), "scale": (5,), "bias": (5,)}, options={"eps": 1e-3}),
+    Call(name="layer_norm", shapes={"x": (4, 5), "scale": None, "bias": None}),
+    attention_call((1, 6, 1, 5), (1, 1, 3, 5), is_causal=True),
+    attention_call(None, None, scale=0.5),
+]
+
+
+def cast(args, dtype):
+    """Arrays of `dtype`; booleans and None stay."""
+    return [None if a is None else jnp.asarray(a) if a.dtype == bool else jnp.asarray(a, dtype) for a in args]
+
+
+def vjp_of(fn, positions):
+    """`(args, ct) -> value, cotangents` of the arguments at `positions`, compiled."""
+
+    @jax.jit
+    def run(args, ct):
+        def of_floats(*floats):
+            full = list(args)
+            for position, value in zip(positions, floats, strict=True):
+                full[position] = value
+            return fn(*full)
+
+        value, vjp = jax.vjp(of_floats, *(args[p] for p in positions))
+        return value, vjp(ct.astype(value.dtype))
+
+    return run
+
+
+def truth(call: Call, args=None, ct=None):
+    """Value and cotangents in float64, by autodiff of the reference."""
+    with enable_x64(True):
+        args = cast(call.values() if args is None else args, "float64")
+        ct = jnp.asarray(call.cotangent() if ct is None else ct, "float64")
+        return jax.tree.map(np.asarray, vjp_of(call.reference, call.floating())(args, ct))
+
+
+def assert_close(got, want, rtol: float, what: str = "") -> None:
+    """Elementwise, against `rtol` of the largest element wanted; an empty tree, a shape that differs and NaN all fail."""
+    got, want = jax.tree.leaves(got), jax.tree.leaves(want)
+    assert len(got) == len(want) > 0, what
+    for g, w in zip(got, want, strict=True):
+        assert g.shape == w.shape, what
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        assert (np.abs(g - w) <= rtol * np.max(np.abs(w), initial=0)).all(), f"{what}: got {g}, wanted {w}"

@@ -1,0 +1,57 @@
+"""What differs between the JAX versions that verify supports (0.7.2, 0.10.2, 0.12), and the few places that are not public API.
+
+Tested with JAX 0.7.2, 0.10.2 and 0.12.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+from jax.extend import core, source_info_util
+
+if hasattr(jax, "enable_x64"):
+    enable_x64: Callable[[bool], AbstractContextManager[None]] = jax.enable_x64
+else:  # 0.7.2
+    from jax.experimental import enable_x64 as enable_x64  # type: ignore[no-redef]
+
+CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+
+
+def closed(jaxpr: Any) -> core.ClosedJaxpr:
+    """A ClosedJaxpr from either kind (JAX 0.12 keeps open ones in some parameters)."""
+    return jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else core.ClosedJaxpr(jaxpr, ())
+
+
+def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs in an equation's parameters, open or closed, also inside tuples."""
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, (core.Jaxpr, core.ClosedJaxpr)):
+                yield item
+
+
+def walk(jaxpr: Any, enter: Callable[[Any], bool] = lambda equation: True) -> Iterator[Any]:
+    """Every equation of a jaxpr, at any depth; of the outermost equations only those that `enter` accepts."""
+    for equation in closed(jaxpr).jaxpr.eqns:
+        if enter(equation):
+            yield equation
+            for inner in subjaxprs(equation.params):
+                yield from walk(inner)
+
+
+def bind(equation: Any, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    """Run one equation on new values, with new parameters, as if it stood at its own source line."""
+    prepared = equation.primitive.get_bind_params(params)
+    subfuns, params = prepared if isinstance(prepared, tuple) else ([], prepared)  # JAX 0.7.2 returns a pair
+    with source_info_util.user_context(equation.source_info.traceback), equation.ctx.manager:
+        out = equation.primitive.bind(*subfuns, *values, **params)
+    return list(out) if equation.primitive.multiple_results else [out]
+
+
+def source_line(equation: Any) -> str:
+    """Where the user wrote an equation: "/path/file.py:12:4 (function)", or "" if unknown."""
+    summary = source_info_util.summarize(equation.source_info)
+    return "" if summary == "unknown" else summary

@@ -1,0 +1,35 @@
+"""Is every element of every cotangent what JAX derives from the reference?
+
+The reference is differentiated in float64, and its rounding noise is measured on the same inputs. In float64 a wrong formula stands out by a factor of a
+million and more. In float32, bfloat16 and float16 the rule is judged against the same float64 truth, in units of the error that JAX's own autodiff makes
+in that dtype on that case. One wrong element among 65,536 is a FAIL: nothing is averaged.
+"""
+
+from __future__ import annotations
+
+from verify.checks.compare import compare
+from verify.observe import Observation
+from verify.oracles import autodiff
+from verify.records import Finding, Status
+
+CODE, NAME, TITLE = "V003", "gradient", "every cotangent is what JAX derives from the reference, element by element"
+
+
+def applies(observation: Observation) -> bool:
+    return bool(observation.measured)
+
+
+def judge(observation: Observation) -> list[Finding]:
+    call, address = observation.call, observation.case.address
+    if observation.truth is None:
+        return [Finding(check=NAME, status=Status.SKIP, message=f"{observation.no_truth}; finite differences judge alone. Give reference=", address=address)]
+    if not observation.rules and not call.has_reference:
+        message = "the function calls no custom rule and has no reference: its autodiff would be compared with itself"
+        return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
+    return [
+        finding
+        for measured in observation.measured
+        for finding in compare(
+            NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], autodiff.gradient(observation, measured), measured.dtype, address
+        )
+    ]

@@ -1,0 +1,36 @@
+"""Is the backward linear in the upstream cotangent?
+
+A derivative is a linear map, so bwd(a - 2 b) = bwd(a) - 2 bwd(b) whatever the function. A backward that clips, squares, takes a sign or adds a constant is
+no derivative. No oracle is needed: the rule is compared with itself.
+"""
+
+from __future__ import annotations
+
+from verify.checks.compare import compare
+from verify.observe import MIX, Observation, wide
+from verify.oracles.autodiff import widest
+from verify.records import Estimate, Finding
+from verify.tolerance import noise_bound
+
+CODE, NAME, TITLE = "V005", "linearity", "the backward is linear in the upstream cotangent"
+
+
+def applies(observation: Observation) -> bool:
+    return bool(observation.measured)
+
+
+def judge(observation: Observation) -> list[Finding]:
+    findings = []
+    for measured in observation.measured:
+        runs = measured.runs
+        first, second, mixed = ([wide(g) for g in runs[key]["rule"]] for key in ("base", "other", "mix"))
+        want = tuple(a + MIX * b for a, b in zip(first, second, strict=True))
+        parts = 1 + abs(MIX)
+        error = tuple(
+            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), widest(measured))
+            for leaf, (a, b, noise) in enumerate(zip(first, second, measured.noise, strict=True))
+        )
+        estimate = Estimate(value=want, error=error)
+        what = "bwd(a - 2 b) differs from bwd(a) - 2 bwd(b): the cotangent of"
+        findings += compare(NAME, what, observation.call.names, mixed, estimate, measured.dtype, observation.case.address)
+    return findings

@@ -1,0 +1,57 @@
+"""Is the derivative of the gradient right too (reverse over reverse)?
+
+Gradient penalties, implicit layers and Hessian-vector products differentiate the backward again. A backward whose values are right can still be wrong
+there, for example when it treats a residual as a constant. Compared with reverse over reverse of the reference, with respect to arguments and cotangent. A rule that
+cannot be differentiated twice is reported as SKIP with JAX's reason.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verify import engine, programs, tolerance
+from verify.checks.compare import compare
+from verify.observe import Observation, add_seconds
+from verify.records import Estimate, Finding, Status
+
+CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
+
+
+def applies(observation: Observation) -> bool:
+    case = observation.case
+    return bool(observation.measured) and (case.thorough or case.index % 8 == 3)
+
+
+def judge(observation: Observation) -> list[Finding]:
+    address = observation.case.address
+    if observation.truth is None or observation.limit != "float64":
+        reason = observation.no_truth or f"the rule computes in {observation.limit}, whose noise hides second derivatives"
+        return [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
+    rng = observation.case.rng("weights")
+    weights = [rng.integers(-3072, 3073, size=x.shape) / 1024 for x in observation.diff]
+    inputs = (observation.diff, observation.rest, observation.cts["base"], weights)
+    try:
+        program = engine.quick(programs.second_order(observation.call), *inputs)
+    except programs.StageError as error:
+        whose = "the rule" if error.stage == "rule" else "the reference"
+        return [Finding(check=NAME, status=Status.SKIP, message=f"{whose} cannot be differentiated twice: {str(error)[:300]}", address=address)]
+    result = program(*inputs)
+    want = result["reference"]
+    moved = []
+    for k in range(tolerance.JITTERS):
+        jitter = observation.case.rng(f"second{k}")
+        ulps = tolerance.JITTER_ULPS * tolerance.EPS["float64"]
+        diff, cts = ([v * (1 + ulps * jitter.integers(-1, 2, size=v.shape)) for v in arrays] for arrays in (inputs[0], inputs[2]))
+        moved.append(program(diff, inputs[1], cts, weights)["reference"])
+    outputs = range(len(inputs[2]))
+    names = [*observation.call.names, *(["y_ct"] if len(outputs) == 1 else [f"y{k}_ct" for k in outputs])]
+    with np.errstate(invalid="ignore"):
+        noise = [tolerance.smoothed(np.stack([m[i] - value for m in moved])) for i, value in enumerate(want)]
+    error = tuple(tolerance.noise_bound(value, own, _scale(observation, leaf), second=True) for leaf, (value, own) in enumerate(zip(want, noise, strict=True)))
+    add_seconds(observation.seconds, program.seconds)
+    return compare(NAME, "the derivative of the gradient by", names, result["rule"], Estimate(value=tuple(want), error=error), "float64", address)
+
+
+def _scale(observation: Observation, leaf: int) -> float:
+    """The size of a second derivative: a gradient's, divided once more by an argument's (taken as 1)."""
+    return max([observation.scale(k) for k in range(len(observation.diff))]) if leaf < len(observation.diff) else observation.scale(0)

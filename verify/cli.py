@@ -1,0 +1,254 @@
+"""The command line. Results go to stdout, progress and errors to stderr; JAX is imported by the commands that need it only.
+
+exit status: 0 every verdict PASS; 1 some FAIL; 2 usage, or a spec or function that cannot be run; 3 nothing ran, or some INCONCLUSIVE; 4 internal fault.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verify.spec import SpecError
+
+if TYPE_CHECKING:
+    from verify.records import Report
+
+USAGE, NOTHING, INTERNAL, INTERRUPTED = 2, 3, 4, 130
+
+
+class Cli(click.Group):
+    """Turns user mistakes into one line and exit status 2, and our own faults into a short report and 4."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SpecError as error:
+            click.echo(f"verify: {_clean(str(error))}", err=True)
+            ctx.exit(USAGE)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; do not complain at exit
+            ctx.exit(0)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("verify: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except Exception:
+            click.echo(f"verify: internal fault, please report it:\n{traceback.format_exc()}", err=True)
+            ctx.exit(INTERNAL)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from verify.signature import nearest
+
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f'there is no command "{_clean(args[0])}".{nearest(args[0], self.commands)} Commands: {", ".join(self.commands)}')
+        return super().resolve_command(ctx, args)
+
+
+def _clean(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.version_option(package_name="manual-vjp", prog_name="verify")
+def main() -> None:
+    """Tell whether hand-written derivatives (jax.custom_vjp, custom_jvp) are right.
+
+    \b
+    verify run                          every installed operation
+    verify run layer_norm --cases 500   one of them, longer
+    verify run my_pkg.rules:my_fn       any importable function with jaxtyping annotations, or a Spec
+    verify replay layer_norm/0/7        one case again, bit for bit
+    verify explain linear               the derivation, with a worked example
+    """
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME | pkg.mod:name]...")
+@click.option("--cases", type=click.IntRange(min=1), help="Cases per operation (104).")
+@click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), help="The same seed gives the same cases on any machine (0).")
+@click.option("--check", "checks", multiple=True, metavar="NAME|CODE", help="Only these checks; may be repeated.")
+@click.option("--config", type=click.Path(), help="TOML file with specs, cases, seed, checks.")
+@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON (- for stdout).")
+@click.option("--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the report as JUnit XML.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every check of every operation.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def run(
+    names: tuple[str, ...], cases: int | None, seed: int | None, checks: tuple[str, ...], config: str | None, json_file: str | None,
+    junit_file: str | None, verbose: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Verify operations on random sizes, dtypes, options and values.
+
+    Without names: every operation that an installed package declares.
+    """
+    from verify.config import RunConfig, load
+
+    settings = load(config) if config else RunConfig()
+    for path in (json_file, junit_file):
+        _require_writable(path)
+    from verify.registry import installed, resolve
+
+    wanted = names or settings.specs
+    specs = [resolve(name) for name in wanted] if wanted else list(installed().values())
+    from verify.checks import select
+
+    chosen = checks or settings.checks
+    select(chosen)
+    count, number = (cases if cases is not None else settings.cases), (seed if seed is not None else settings.seed or 0)
+    from verify.runner import run_spec
+
+    with _progress(quiet) as advance:
+        verdicts = [_guarded(spec.name, lambda spec=spec: run_spec(spec, count, number, chosen, advance(spec.name))) for spec in specs]
+    _finish(verdicts, json_file, junit_file, verbose)
+
+
+@main.command()
+@click.argument("address")
+@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON (- for stdout).")
+def replay(address: str, json_file: str | None) -> None:
+    """Run one case again, bit for bit: NAME/SEED/INDEX, as a report prints it."""
+    _require_writable(json_file)
+    from verify.api import replay as replay_case
+
+    _finish([replay_case(address)], json_file, None, verbose=True)
+
+
+@main.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_operations(as_json: bool) -> None:
+    """List the operations that installed packages declare, and the checks."""
+    from verify.checks import ALL
+    from verify.registry import installed
+
+    specs = installed()
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"operations": {n: s.source for n, s in specs.items()}, "checks": {c.CODE: c.NAME for c in ALL}}, indent=2))
+        return
+    width = max([len(name) for name in specs] + [len(check.NAME) for check in ALL])
+    click.echo("operations")
+    for name, spec in specs.items():
+        click.echo(f"  {name:<{width}}  {spec.source}")
+    click.echo("checks")
+    for check in ALL:
+        click.echo(f"  {check.NAME:<{width}}  {check.CODE}  {check.TITLE}")
+
+
+@main.command()
+@click.argument("name")
+def explain(name: str) -> None:
+    """Explain an operation (its derivation, with a worked example) or a check (by name or code)."""
+    from verify.explain import explain as text
+
+    click.echo(text(name), nl=False)
+
+
+@main.command()
+def doctor() -> None:
+    """Check this machine: versions, devices, and that a right rule passes and a wrong one fails."""
+    from verify.doctor import examine
+
+    well = True
+    for what, fine, detail in examine():
+        well &= fine
+        click.echo(f"{'ok ' if fine else 'BAD'}  {what:<20} {_clean(detail)}")
+    sys.exit(0 if well else 1)
+
+
+def _guarded(name: str, work: Callable[[], Any]) -> Any:
+    """A verdict also where the spec cannot be run, so that the other operations are not lost."""
+    from verify.records import Finding, Status, Verdict
+
+    try:
+        return work()
+    except SpecError as error:
+        finding = Finding(check="structure", status=Status.ERROR, message=str(error))
+        return Verdict(name=name, status=Status.ERROR, findings=(finding,))
+
+
+def _finish(verdicts: Sequence[Any], json_file: str | None, junit_file: str | None, verbose: bool) -> None:
+    from verify.environment import environment
+    from verify.records import Report
+    from verify.report import json, junit, text
+
+    report = Report(verdicts=tuple(verdicts), environment=environment())
+    if json_file:
+        _write(json_file, json.render(report))
+    if junit_file:
+        _write(junit_file, junit.render(report))
+    if json_file != "-":
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        click.echo(text.render_report(report, width=max(60, min(shutil.get_terminal_size((100, 24)).columns, 140)), colour=colour, verbose=verbose))
+    sys.exit(exit_status(report))
+
+
+def exit_status(report: Report) -> int:
+    """The process's exit status for a report: see the module's docstring."""
+    from verify.records import Status
+
+    found = {verdict.status for verdict in report.verdicts}
+    if Status.FAIL in found:
+        return 1
+    if Status.ERROR in found:
+        return USAGE
+    return 0 if found == {Status.PASS} else NOTHING
+
+
+def _require_writable(path: str | None) -> None:
+    """Fail before the work, not after it."""
+    if path and path != "-":
+        folder = Path(path).absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+            raise SpecError(f"cannot write {path}: {folder} is not a writable folder" if not Path(path).is_dir() else f"cannot write {path}: it is a folder")
+
+
+def _write(path: str, content: str) -> None:
+    """Whole or not at all."""
+    if path == "-":
+        click.echo(content, nl=False)
+        return
+    target = Path(path).absolute()
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(target)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise SpecError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], Callable[[int, int], None] | None]]:
+    """`advance(name)` gives the callback for one operation. A bar on a terminal, nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda name: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def advance(name: str) -> Callable[[int, int], None]:
+            task = bar.add_task(_clean(name), total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        yield advance
+
+
+if __name__ == "__main__":
+    main()

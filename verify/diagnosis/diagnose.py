@@ -1,0 +1,86 @@
+"""The order in which explanations are tried, and the sentences they make together."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+
+from verify.cases import Case
+from verify.diagnosis import patterns
+from verify.diagnosis.dropped_path import dropped_path
+from verify.diagnosis.evidence import Evidence, gather
+from verify.diagnosis.products import wrong_product
+from verify.diagnosis.trigger import trigger
+from verify.observe import Observation, observe
+from verify.spec import Spec
+from verify.tolerance import EPS
+
+GRADIENT_CHECKS = ("gradient", "finite-difference")
+WHAT: tuple[Callable[[Evidence, int], str | None], ...] = (
+    patterns.not_finite,
+    patterns.zero,
+    patterns.ignores_cotangent,
+    patterns.permuted,
+    patterns.not_linear,
+    patterns.transposed,
+    wrong_product,
+    patterns.reduced,
+)
+SHAPE: tuple[Callable[[Evidence, int], str | None], ...] = (patterns.where, patterns.constant_error)
+
+
+def diagnose(spec: Spec, check: str, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
+    """Sentences that name the mistake, or "" where none is recognised. `failing` are cases that fail the check, the most telling first;
+    `cases` are all that ran, and whether they failed.
+
+    A fault in a diagnosis is a warning: the verdict stands without it.
+    """
+    try:
+        observation = observe(spec, failing[0])
+        sentences = _gradient(spec, observation, failing[1:3]) if check in GRADIENT_CHECKS else _forward(observation) if check == "primal" else []
+        when = trigger(cases)
+        return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
+    except Exception:
+        warnings.warn(f"the diagnosis failed, the verdict stands; please report this:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+        return ""
+
+
+def _gradient(spec: Spec, observation: Observation, others: Sequence[Case]) -> list[str]:
+    evidence = gather(observation)
+    if evidence is None:
+        return []
+    wrong = [leaf for leaf in range(len(evidence.names)) if evidence.wrong(leaf)]
+    path: list[str] = []
+    found: list[str] = []
+    for leaf in wrong:
+        sentence = _factor(spec, evidence, leaf, others) or next((text for what in WHAT if (text := what(evidence, leaf))), None)
+        if sentence is None and not path:
+            path = [text] if (text := dropped_path(evidence)) else []
+        sentence = sentence or next((text for what in SHAPE if (text := what(evidence, leaf))), None)
+        if sentence:
+            found.append(f"the cotangent of {evidence.names[leaf]}: {sentence}")
+    return path or found[:3]
+
+
+def _forward(observation: Observation) -> list[str]:
+    """What the forward rule returns instead of the primal."""
+    runs = observation.measured[0].runs["base"]
+    for forward, primal in zip(runs["out"], runs["primal"], strict=True):
+        factor = patterns.constant_ratio(forward, primal)
+        if factor is not None and abs(factor - 1) > EPS[observation.measured[0].dtype]:
+            return [f"the forward rule returns {factor:.6g} times what the primal returns"]
+    return []
+
+
+def _factor(spec: Spec, evidence: Evidence, leaf: int, others: Sequence[Case]) -> str | None:
+    """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""
+    readings = patterns.factors(evidence, leaf)
+    for case in others:
+        if not readings:
+            break
+        more = gather(observe(spec, case))
+        if more is not None:
+            shared = patterns.factors(more, leaf)
+            readings = {name: ratio for name, ratio in readings.items() if name in shared}
+    return patterns.factor_sentence(readings)

@@ -1,0 +1,49 @@
+"""The numbers that a diagnosis reads: one failing case, in the dtype in which the rule was judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from verify.observe import Observation, wide
+from verify.tolerance import EPS, noise_bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """got and want: the cotangent of each argument leaf by the rule and by the oracle; loose: how far equal arrays may differ."""
+
+    observation: Observation
+    got: list[np.ndarray]
+    want: list[np.ndarray]
+    loose: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.observation.call.names
+
+    @property
+    def cotangents(self) -> list[np.ndarray]:
+        return self.observation.cts["base"]
+
+    def wrong(self, leaf: int) -> bool:
+        return not self.same(self.got[leaf], self.want[leaf])
+
+    def same(self, a: np.ndarray, b: np.ndarray) -> bool:
+        """Equal up to rounding, relative to the largest element; arrays of zeros carry no information and equal nothing but zeros."""
+        if a.shape != b.shape or not a.size or not np.isfinite(a).all() or not np.isfinite(b).all():
+            return False
+        size = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
+        return size == 0.0 or float(np.max(np.abs(a - b))) <= self.loose * size
+
+
+def gather(observation: Observation | None) -> Evidence | None:
+    """The evidence in an observation, or None where the rule or the oracle has no numbers."""
+    if observation is None or observation.truth is None or not observation.measured:
+        return None
+    measured = observation.measured[0]
+    want = [np.asarray(value) for value in observation.truth["base"]["reference"]]
+    got = [wide(value) for value in measured.runs["base"]["rule"]]
+    loose = float(noise_bound(np.ones(()), np.zeros(()), 1.0, max(measured.dtypes, key=lambda name: EPS[name])))
+    return Evidence(observation=observation, got=got, want=want, loose=10 * loose)

@@ -1,0 +1,194 @@
+"""Patterns of the error of one cotangent: what is it instead of what it should be? Each returns a sentence, or None."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from verify.diagnosis.evidence import Evidence
+from verify.observe import MIX
+
+
+def zero(e: Evidence, leaf: int) -> str | None:
+    if e.got[leaf].size and not e.got[leaf].any() and e.want[leaf].any():
+        return "it is zero everywhere: the backward returns None or zeros for an argument that matters"
+    return None
+
+
+def not_finite(e: Evidence, leaf: int) -> str | None:
+    bad = ~np.isfinite(e.got[leaf]) & np.isfinite(e.want[leaf])
+    if bad.any():
+        return f"it is NaN or infinite in {int(bad.sum())} of {bad.size} elements where the derivative is finite"
+    return None
+
+
+def ignores_cotangent(e: Evidence, leaf: int) -> str | None:
+    runs = e.observation.measured[0].runs
+    first, other = (np.asarray(runs[key]["rule"][leaf], np.float64) for key in ("base", "other"))
+    if e.observation.exact_program is None:
+        return None
+    ones = [np.ones_like(ct) for ct in e.cotangents]
+    summed = e.observation.exact_program(e.observation.diff, e.observation.rest, ones)["reference"][leaf]
+    if np.array_equal(first, other) and first.any():
+        if e.same(first, summed):
+            return "it ignores the upstream cotangent: it equals the gradient for a cotangent of all ones (a loss that sums the output)"
+        return "it ignores the upstream cotangent: two different cotangents give the same result"
+    return None
+
+
+def not_linear(e: Evidence, leaf: int) -> str | None:
+    runs = e.observation.measured[0].runs
+    base, other, mix = (np.asarray(runs[key]["rule"][leaf], np.float64) for key in ("base", "other", "mix"))
+    zero = np.asarray(runs["zero"]["rule"][leaf], np.float64)
+    if zero.any():
+        return "it has a term that is not multiplied by the upstream cotangent: it is not zero for a zero cotangent"
+    if not e.same(base + MIX * other, mix):
+        return "it is not linear in the upstream cotangent, as every derivative is: something clips, squares, rounds or takes a sign"
+    return None
+
+
+def permuted(e: Evidence, leaf: int) -> str | None:
+    for other, name in enumerate(e.names):
+        if other != leaf and e.same(e.got[leaf], e.want[other]) and e.want[other].any() and not e.same(e.want[leaf], e.want[other]):
+            return f"it equals the cotangent of {name}: the backward returns its cotangents in the wrong order"
+    return None
+
+
+def transposed(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    if got.ndim >= 2 and got.shape[-1] == got.shape[-2] > 1 and e.same(got, np.swapaxes(want, -1, -2)):
+        return "it is the transpose of the right cotangent"
+    return None
+
+
+def factors(e: Evidence, leaf: int) -> dict[str, float]:
+    """Readings of a constant factor between got and want: "-1", "sqrt(H)", "1/n", "2"; empty where the ratio is not constant."""
+    got, want = e.got[leaf], e.want[leaf]
+    ratio = constant_ratio(got, want)
+    if ratio is None or not e.same(got, ratio * want):
+        return {}
+    return {name: ratio for name, value in _readings(e) if abs(abs(ratio) / value - 1) < 4 * e.loose} or {f"{abs(ratio):.6g}": ratio}
+
+
+def constant_ratio(got: np.ndarray, want: np.ndarray) -> float | None:
+    """The median of got / want where it hardly varies, else None."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    matters = np.abs(want) > 1e-3 * np.max(np.abs(want), initial=0.0)
+    if not matters.any() or not np.isfinite(got).all() or not np.isfinite(want).all():
+        return None
+    ratios = got[matters] / want[matters]
+    ratio = float(np.median(ratios))
+    return ratio if ratio and np.max(np.abs(ratios - ratio)) <= 1e-3 * abs(ratio) else None
+
+
+def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
+    yield "1", 1.0
+    sizes = e.observation.case.sizes
+    for name, size in sizes.items():
+        number = float(np.prod(size)) if isinstance(size, tuple) else float(size)
+        label = f"prod({name})" if isinstance(size, tuple) else name
+        if number > 1:
+            yield f"sqrt({label})", number**0.5
+            yield f"1/sqrt({label})", number**-0.5
+            yield label, number
+            yield f"1/{label}", 1 / number
+            yield f"{label}^2", number**2
+    for value in (2.0, 0.5, 3.0, 4.0, 10.0):
+        yield f"{value:g}", value
+    for name, value in e.observation.case.options.items():
+        if isinstance(value, float) and value > 0:
+            yield name, value
+            yield f"1/{name}", 1 / value
+
+
+def factor_sentence(readings: dict[str, float]) -> str | None:
+    """Words for the readings that all failing cases share."""
+    if not readings:
+        return None
+    name, ratio = next(iter(readings.items()))
+    sign = "has the wrong sign" if ratio < 0 else ""
+    if name == "1":
+        return f"it {sign}" if sign else None
+    size = f"is the right one times {name}" + (f" (= {abs(ratio):.6g})" if not name.replace(".", "").isdigit() else "")
+    hint = ""
+    if name.startswith("sqrt("):
+        hint = f": a factor 1/{name} is missing"
+    elif name.startswith("1/sqrt("):
+        hint = f": a factor {name} too much"
+    return f"it {size}{hint}" + (f", and {sign}" if sign else "")
+
+
+def reduced(e: Evidence, leaf: int) -> str | None:
+    """A bias-like cotangent: the upstream cotangent summed over some axes. Over which?"""
+    got, want = e.got[leaf], e.want[leaf]
+    for ct in e.cotangents:
+        right = next((axes for axes, value in sums(ct, want.shape) if e.same(value, want)), None)
+        if right is None:
+            continue
+        for axes, value in sums(ct, got.shape):
+            if e.same(value, got) and axes != right:
+                return f"it sums the upstream cotangent over {_axes(axes)} where {_axes(right)} is wanted"
+        if len(right) == 1:
+            partial = np.cumsum(np.moveaxis(ct, right[0], 0), axis=0)[:-1]
+            for k, value in enumerate(partial.reshape(len(partial), *want.shape)):
+                if e.same(value, got):
+                    return f"it sums only the first {k + 1} of {ct.shape[right[0]]} entries of the upstream cotangent along {_axes(right)}"
+        count = np.prod([ct.shape[axis] for axis in right])
+        if right and e.same(got * count, want):
+            return f"it is the mean of the upstream cotangent over {_axes(right)} where the sum is wanted"
+        for index in range(ct.shape[0] if ct.ndim > want.ndim else 0):
+            if e.same(ct[index], got):
+                return f"it takes one row of the upstream cotangent where the sum over {_axes(right)} is wanted"
+        return f"the right one is the upstream cotangent summed over {_axes(right)}"
+    return None
+
+
+def sums(ct: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    for count in range(ct.ndim + 1):
+        for axes in itertools.combinations(range(ct.ndim), count):
+            value = ct.sum(axis=axes)
+            if value.size == int(np.prod(shape)):
+                yield axes, value.reshape(shape)
+
+
+def _axes(axes: tuple[int, ...]) -> str:
+    if not axes:
+        return "no axis"
+    return f"axis {axes[0]}" if len(axes) == 1 else f"axes {', '.join(map(str, axes))}"
+
+
+def where(e: Evidence, leaf: int) -> str | None:
+    """Which elements are wrong, where that is a pattern."""
+    got, want = e.got[leaf], e.want[leaf]
+    size = np.max(np.abs(want), initial=0.0)
+    wrong = ~(np.abs(got - want) <= e.loose * max(size, 1e-300))
+    count = int(wrong.sum())
+    if got.ndim == 0 or count == 0 or wrong.all():
+        return None
+    if count == 1:
+        return f"only one of {wrong.size} elements is wrong: {e.names[leaf]}{np.argwhere(wrong)[0].tolist()}"
+    for axis in range(wrong.ndim):
+        lines = wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis))
+        hits = np.flatnonzero(lines)
+        if len(hits) == wrong.shape[axis] or not len(hits):
+            continue
+        if len(hits) == 1:
+            return f"only index {hits[0]} of axis {axis} is wrong (of {wrong.shape[axis]})"
+        if hits[0] > 0 and len(hits) == wrong.shape[axis] - hits[0]:
+            return f"it is wrong only from index {hits[0]} of axis {axis} on (of {wrong.shape[axis]})"
+        if hits[-1] < wrong.shape[axis] - 1 and len(hits) == hits[-1] + 1:
+            return f"it is wrong only up to index {hits[-1]} of axis {axis} (of {wrong.shape[axis]})"
+    return None
+
+
+def constant_error(e: Evidence, leaf: int) -> str | None:
+    """An error that does not vary along an axis: a mean or a sum over that axis is missing or added."""
+    error = e.got[leaf] - e.want[leaf]
+    if not np.isfinite(error).all() or error.size < 2:
+        return None
+    for axis in range(error.ndim):
+        if error.shape[axis] > 1 and e.same(error, np.broadcast_to(error.mean(axis=axis, keepdims=True), error.shape)):
+            return f"the error is constant along axis {axis}: a term that is a sum or mean over axis {axis} is missing or added"
+    return None

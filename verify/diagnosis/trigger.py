@@ -1,0 +1,58 @@
+"""When does the rule fail? Sizes, options and absent arguments that separate the failing cases from the passing ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from verify.cases import Case
+
+ENOUGH = 2  # cases on each side, before a pattern is called one
+
+
+def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
+    """A sentence such as "only when n > 64", or None where nothing simple separates the two."""
+    failing = [case for case, failed in cases if failed]
+    passing = [case for case, failed in cases if not failed]
+    if not failing or len(passing) < ENOUGH:
+        return None
+    for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH):
+        if all(map(holds, failing)) and not any(map(holds, passing)):
+            return f"it is wrong only {words} ({len(failing)} failing and {len(passing)} passing cases agree)"
+    return None
+
+
+def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, Callable[[Case], bool]]]:
+    first = failing[0]
+    if first.dtype != "float64":
+        yield f"in {first.dtype}", lambda case: case.dtype == first.dtype
+    for name, value in first.options.items():
+        yield f"with {name}={value!r}", lambda case, name=name, value=value: case.options.get(name) == value and type(case.options.get(name)) is type(value)
+    for position, name in enumerate(first.argument_names):
+        yield f"with {name}=None", lambda case, position=position: case.args[position] is None
+        yield f"when {name} is given", lambda case, position=position: case.args[position] is not None
+    for name in first.sizes if of_sizes else ():
+        numbers = [_number(case, name) for case in failing]
+        lowest, highest = min(numbers), max(numbers)
+        if lowest == highest:
+            yield f"when {name} is {lowest}", lambda case, name=name, lowest=lowest: _number(case, name) == lowest
+        yield f"when {name} >= {lowest}", lambda case, name=name, lowest=lowest: _number(case, name) >= lowest
+        yield f"when {name} <= {highest}", lambda case, name=name, highest=highest: _number(case, name) <= highest
+    for first_name in first.sizes if of_sizes else ():
+        for second in first.sizes:
+            if first_name < second:
+                yield (
+                    f"when {first_name} == {second}",
+                    lambda case, a=first_name, b=second: case.sizes[a] == case.sizes[b],
+                )
+                yield f"when {first_name} != {second}", lambda case, a=first_name, b=second: case.sizes[a] != case.sizes[b]
+
+
+def _number(case: Case, name: str) -> int:
+    size: Any = case.sizes[name]
+    if isinstance(size, int):
+        return size
+    total = 1
+    for number in size:
+        total *= number
+    return total

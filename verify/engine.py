@@ -1,0 +1,93 @@
+"""How a function is run on a case.
+
+quick: compiled for the host CPU in float64 with cheap options, 25 ms where the default takes 120: the workhorse for the many cases.
+full:  the user's own compilation on the default device, for the few cases in users' dtypes.
+Both go through `jax.jit(...).lower(...)`, so both see the same lowering of the rule; only XLA's optimisation differs.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from verify import _compat
+
+QUICK_OPTIONS: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A compiled function of numpy pytrees, its jaxpr, and what it cost to make (seconds by phase)."""
+
+    run: Callable[..., Any]
+    jaxpr: Any
+    seconds: dict[str, float]
+
+    def __call__(self, *args: Any) -> Any:
+        start = time.perf_counter()
+        result = self.run(*args)
+        self.seconds["evaluate"] = self.seconds.get("evaluate", 0.0) + time.perf_counter() - start
+        return result
+
+
+def quick(function: Callable[..., Any], *args: Any) -> Program:
+    """Compile `function` for arguments like `args` in float64 on the host, cheaply."""
+    with _compat.enable_x64(True), jax.default_device(host()):
+        return _compile(function, args, quick_options(), x64=True, device=host())
+
+
+def full(function: Callable[..., Any], *args: Any, x64: bool = False) -> Program:
+    """Compile `function` for arguments like `args` as users do: default device, default options, x64 off unless asked for."""
+    with _compat.enable_x64(x64):
+        return _compile(function, args, None, x64=x64, device=None)
+
+
+def _compile(function: Callable[..., Any], args: Any, options: dict[str, Any] | None, x64: bool, device: Any) -> Program:
+    start = time.perf_counter()
+    traced = jax.jit(function).trace(*args)
+    after_trace = time.perf_counter()
+    lowered = traced.lower()
+    after_lower = time.perf_counter()
+    compiled = lowered.compile(compiler_options=options)
+    after_compile = time.perf_counter()
+
+    def run(*values: Any) -> Any:
+        with _compat.enable_x64(x64), jax.default_device(device):
+            return jax.device_get(compiled(*values))
+
+    seconds = {"trace": after_trace - start, "lower": after_lower - after_trace, "compile": after_compile - after_lower}
+    return Program(run=run, jaxpr=traced.jaxpr, seconds=seconds)
+
+
+@functools.cache
+def host() -> Any:
+    """The CPU device, which has float64 whatever the default device is."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return jax.local_devices()[0]
+
+
+@functools.cache
+def quick_options() -> dict[str, Any] | None:
+    """The cheap options that this XLA knows: its flags come and go between versions."""
+    if host().platform != "cpu":
+        return None
+    known = {}
+    for name, value in QUICK_OPTIONS.items():
+        try:
+            jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options={name: value})
+        except Exception:  # XLA raises its own, version-dependent type
+            continue
+        known[name] = value
+    return known

@@ -1,0 +1,141 @@
+"""`verify explain`: an operation's derivation with a worked example, computed now; or what a check looks for."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from verify import checks, engine, observe, programs
+from verify.cases import Case, draw
+from verify.diagnosis.evidence import Evidence
+from verify.diagnosis.patterns import sums
+from verify.diagnosis.products import known_arrays, products
+from verify.oracles.finite_difference import slope
+from verify.registry import installed, resolve
+from verify.signature import arguments, nearest
+from verify.spec import Arg, Spec, SpecError
+
+
+def explain(name: str) -> str:
+    """Text about an operation (by name or `pkg.mod:function`) or a check (by name or code). Raises SpecError for anything else."""
+    if name in checks.BY_NAME or name in checks.BY_CODE:
+        return _explain_check(checks.BY_NAME.get(name) or checks.BY_CODE[name])
+    if ":" not in name and name not in installed():
+        known = [*installed(), *checks.BY_NAME, *checks.BY_CODE]
+        raise SpecError(f'there is no operation or check "{name}".{nearest(name, known)}')
+    return _explain_spec(resolve(name))
+
+
+def _explain_check(check: ModuleType) -> str:
+    return f"{check.CODE} {check.NAME}: {check.TITLE}\n\n{inspect.cleandoc(check.__doc__ or '')}\n"
+
+
+def _explain_spec(spec: Spec) -> str:
+    module = sys.modules.get(getattr(spec.fn, "__module__", ""))
+    derivation = inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
+    parts = [spec.name, "=" * len(spec.name), _example(spec), derivation, _claims(spec)]
+    return "\n\n".join(part for part in ("\n".join(parts[:2]), *parts[2:]) if part) + "\n"
+
+
+def _claims(spec: Spec) -> str:
+    lines = [f"  {path}: {arg.dims or 'scalar'} ({arg.dtype}{', or None' if arg.optional else ''})" for path, arg in _flat(arguments(spec))]
+    lines += [f"  {option} in {', '.join(map(repr, values))}" for option, values in spec.options.items()]
+    lines += [f"  {name} has no derivative at {', '.join(map(str, points))}" for name, points in spec.kinks.items()]
+    lines += [f"  source: {spec.source}"] if spec.source else []
+    return "What the spec claims\n" + "\n".join(lines)
+
+
+def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Arg]]:
+    for name, arg in described.items():
+        if isinstance(arg, Arg):
+            yield name, arg
+        else:
+            yield from _flat({f"{name}[{k!r}]": v for k, v in (arg.items() if isinstance(arg, Mapping) else enumerate(arg))})
+
+
+def _example(spec: Spec) -> str:
+    """Inputs, output and each cotangent of L = sum(output): by the rule, by autodiff and by finite differences, with the product that makes it."""
+    case = _example_case(spec)
+    call, diff, rest = programs.bind(spec, case)
+    with observe.enable_x64(True):
+        shapes = programs.output_shapes(call, diff, rest)
+    ones = [np.ones(shape.shape) for shape in shapes]
+    program = engine.quick(programs.core(call), diff, rest, ones)
+    result = program(diff, rest, ones)
+    differences = _differences(program, case, diff, rest, ones)
+    evidence = Evidence(observation=_Example(case, call, diff, rest, ones), got=result["rule"], want=result["reference"], loose=1e-9)  # type: ignore[arg-type]
+    lines = ["Worked example, L = sum of the output" + (f" ({case.describe()})" if case.sizes else "")]
+    lines += [_matrix(f"  {name} {_shape(value)}", value) for name, value in zip(call.names, diff, strict=True)]
+    lines += [_matrix(f"  output {_shape(value)}", value) for value in result["out"]]
+    for leaf, name in enumerate(call.names):
+        how = _how(evidence, result["reference"][leaf])
+        lines.append(f"\n  dL/d{name}" + (f" = {how}" if how else ""))
+        for source, value in (("rule", result["rule"][leaf]), ("autodiff", result["reference"][leaf]), ("finite differences", differences[leaf])):
+            lines.append(_matrix(f"    {source:<18}", value))
+    return "\n".join(lines)
+
+
+class _Example:
+    """What the search for products needs of an observation."""
+
+    def __init__(self, case: Case, call: programs.Call, diff: list[np.ndarray], rest: list[Any], ct: list[np.ndarray]) -> None:
+        self.case, self.call, self.diff, self.rest, self.cts = case, call, diff, rest, {"base": ct}
+
+
+def _example_case(spec: Spec) -> Case:
+    if not spec.example:
+        small = {name: 2 + position for position, name in enumerate(sorted({n for c in draw(spec, 0, range(1)) for n in c.sizes}))}
+        case = next(draw(spec, 0, range(1)))
+        sizes = {name: (2,) if isinstance(size, tuple) else min(small[name], spec.sizes.get(name, (1, 9))[1]) for name, size in case.sizes.items()}
+        return next(draw(spec, 0, range(1), sizes))
+    names = tuple(arguments(spec))
+    if missing := [name for name in spec.example if name not in names]:
+        raise SpecError(f"{spec.name}: example names {missing[0]!r}, which is no argument.{nearest(missing[0], names)}")
+    values = tuple(None if spec.example.get(name) is None else np.asarray(spec.example[name], np.float64) for name in names)
+    return Case(name=spec.name, seed=0, index=0, args=values, argument_names=names, dtypes=tuple("float64" for _ in names), options=_first(spec))
+
+
+def _first(spec: Spec) -> dict[str, Any]:
+    return {option: values[0] for option, values in spec.options.items()}
+
+
+def _differences(program: engine.Program, case: Case, diff: list[np.ndarray], rest: list[Any], ones: list[np.ndarray]) -> list[np.ndarray]:
+    """The gradient by finite differences, element by element (the first elements of large arrays; NaN beyond)."""
+    found = [np.full(x.shape, np.nan) for x in diff]
+    for measured in observe.slopes_along(program, case, diff, rest, ones, "primal", "float64", every=True)[1:]:
+        leaf, index = next((k, tuple(np.argwhere(v)[0])) for k, v in enumerate(measured.direction) if v.any())
+        found[leaf][index] = slope(measured)[0] / measured.direction[leaf][index]
+    return found
+
+
+def _how(evidence: Evidence, value: np.ndarray) -> str:
+    """The product or sum of known arrays that equals a cotangent, with shapes: "x^T @ y_ct: (2, 3)(3, 2)"."""
+    known = known_arrays(evidence)
+    for text, factors in products(evidence, value, known):
+        shapes = "".join(_shape_of(name, known) for name in factors)
+        return f"{text}: {shapes}"
+    for ct in evidence.cotangents:
+        for axes, summed in sums(ct, value.shape):
+            if evidence.same(summed, value) and axes:
+                return f"y_ct summed over axis {', '.join(map(str, axes))}: {_shape(ct)}"
+    return ""
+
+
+def _shape_of(name: str, known: Sequence[tuple[str, np.ndarray]]) -> str:
+    value = next(array for label, array in known if label == name.removesuffix("^T"))
+    shape = value.shape if value.ndim != 1 else (1, *value.shape)
+    return str(shape[::-1] if name.endswith("^T") else shape)
+
+
+def _shape(value: np.ndarray) -> str:
+    return str(tuple(value.shape))
+
+
+def _matrix(label: str, value: np.ndarray) -> str:
+    text = np.array2string(np.round(np.asarray(value, np.float64), 6) + 0.0, separator=", ", threshold=60, max_line_width=100)
+    return f"{label} " + text.replace("\n", "\n" + " " * (len(label) + 1))

@@ -1,0 +1,278 @@
+"""What the rule and the reference really computed on one case: numbers only, no judgement.
+
+Everything is traced once into one module. What the checks need beyond one gradient (another cotangent, a moved input, a repetition) is the same
+compiled module run again, which costs microseconds where another trace costs tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from verify import engine, programs, tolerance
+from verify._compat import enable_x64, walk
+from verify.cases import Case, round_to
+from verify.spec import FLOAT_DTYPES, Spec
+
+Result = Mapping[str, list[np.ndarray]]
+MIX = -2.0  # the third cotangent is first - 2 second: exact in every dtype, as cotangents are small multiples of a power of two
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The rule run with its arguments in `dtypes`, and the reference's rounding noise in the same dtypes.
+
+    runs: "base", "repeat", "other", "mix", "zero" (which cotangent) -> results of `programs.core`.
+    noise, out_noise: per leaf and per output, how far the reference is from the truth at "base", per element.
+    """
+
+    dtype: str
+    dtypes: tuple[str, ...]
+    runs: Mapping[str, Result]
+    noise: list[np.ndarray]
+    out_noise: list[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slope:
+    """<cotangent, f(x + step v) - f(x)> along one direction v, for each step ahead and behind.
+
+    rounding: the noise of each of these numbers, in the same units.
+    """
+
+    direction: list[np.ndarray]
+    steps: np.ndarray
+    ahead: np.ndarray
+    behind: np.ndarray
+    rounding: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """All numbers of one case.
+
+    measured: the rule in float64, if it computes in float64, and in the case's own dtype, if that is another.
+    truth: the float64 reference at each cotangent; None, with `no_truth` saying why, if JAX could not differentiate it.
+    raised: the exception that the rule raised, in which case nothing was measured.
+    """
+
+    case: Case
+    call: programs.Call
+    diff: list[np.ndarray]
+    rest: list[Any]
+    cts: Mapping[str, list[np.ndarray]]
+    rules: int
+    measured: tuple[Measured, ...] = ()
+    truth: Mapping[str, Result] | None = None
+    no_truth: str = ""
+    slopes: tuple[Slope, ...] = ()
+    slopes_of: str = ""
+    limit: str = "float64"
+    raised: programs.StageError | None = None
+    exact_program: engine.Program | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def scale(self, leaf: int) -> float:
+        """The natural size of a gradient with respect to one leaf: cotangent * output / argument."""
+        outputs = self.truth["base"]["reference_out"] if self.truth else self.measured[0].runs["base"]["out"]
+        size = sum(largest(ct) * largest(out) for ct, out in zip(self.cts["base"], outputs, strict=True))
+        x = self.diff[leaf][np.isfinite(self.diff[leaf])]
+        typical = float(np.sqrt(np.mean(x**2))) if x.size else 0.0
+        return size / typical if typical > 0 else size
+
+
+def observe(spec: Spec, case: Case) -> Observation:
+    """Run a case. What the user's rule raises is kept in the observation; what primal or reference raise means a wrong spec, and is raised."""
+    call, diff, rest = programs.bind(spec, case)
+    user_dtypes = tuple(dtype or "float64" for dtype in case.dtypes if dtype is not None) or ("float64",) * len(diff)
+    with enable_x64(True):
+        user = cast(diff, user_dtypes)
+        shapes = programs.output_shapes(call, user, rest)
+        rules = programs.custom_rules(call, user, rest)
+    cts = _cotangents(case, shapes)
+    seconds: dict[str, float] = {}
+    seen: dict[str, Any] = {"case": case, "call": call, "diff": diff, "rest": rest, "cts": cts, "rules": rules, "seconds": seconds}
+    try:
+        return Observation(**seen, **_measure(case, call, diff, user_dtypes, rest, cts, seconds))
+    except programs.StageError as error:
+        if error.stage != "rule":
+            raise
+        return Observation(**seen, raised=error)
+
+
+def _measure(
+    case: Case, call: programs.Call, diff: list[Any], dtypes: tuple[str, ...], rest: list[Any], cts: Mapping[str, list[Any]], seconds: dict[str, float]
+) -> dict[str, Any]:
+    fixed = case.dtype == "float64" and any(dtype != "float64" for dtype in dtypes)
+    program, no_truth = _exact_program(call, diff, rest, cts["base"], with_rule=not fixed)
+    rule_limit, reference_limit = lowest_float(program.jaxpr, programs.RULE_PART), lowest_float(program.jaxpr, programs.REFERENCE_PART)
+    exact = _runs(program, diff, rest, cts)
+    truth = None if no_truth else exact
+    noise = out_noise = None
+    if truth is not None:
+        jitters = [_jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
+        noise, out_noise = (_spread(exact["base"][key], [jitter[key] for jitter in jitters]) for key in ("reference", "reference_out"))
+    measured: list[Measured] = []
+    if not fixed and rule_limit == "float64":
+        measured.append(_measured("float64", ("float64",) * len(diff), exact, noise, out_noise))
+    limit = max(rule_limit, *dtypes, key=_eps) if fixed or rule_limit != "float64" else "float64"
+    low = tuple(limit if dtype == "float64" else dtype for dtype in dtypes)
+    if any(dtype != "float64" for dtype in low):
+        measured.append(_measure_low(case, call, cast(diff, low), rest, cts, truth, noise, out_noise, seconds))
+    add_seconds(seconds, program.seconds)
+    slopes_of = "primal" if not fixed and (rule_limit == "float64" or no_truth) else "reference_out"
+    slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
+    slopes = slopes_along(program, case, diff, rest, cts["base"], slopes_of, slopes_limit, every=bool(no_truth))
+    return {
+        "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "slopes_of": slopes_of, "limit": limit,
+        "exact_program": program,
+    }  # fmt: skip
+
+
+def _exact_program(call: programs.Call, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool) -> tuple[engine.Program, str]:
+    """The float64 program, and why it has no reference in it ("" if it has). A given reference must be differentiable."""
+    try:
+        return engine.quick(programs.core(call, with_rule=with_rule), diff, rest, cts), ""
+    except programs.StageError as error:
+        if error.stage != "reference" or call.has_reference:
+            raise
+        return engine.quick(programs.core(call, with_reference=False), diff, rest, cts), f"JAX cannot differentiate the primal: {error}"
+
+
+def _measure_low(
+    case: Case, call: programs.Call, user: list[Any], rest: list[Any], cts: Mapping[str, list[Any]], truth: Mapping[str, Result] | None,
+    noise: list[np.ndarray] | None, out_noise: list[np.ndarray] | None, seconds: dict[str, float],
+) -> Measured:  # fmt: skip
+    dtypes = tuple(str(array.dtype) for array in user)
+    x64 = case.dtype == "mixed" or "float64" in dtypes  # the others as most users run: x64 off
+    program = engine.full(programs.core(call, with_reference=truth is not None), user, rest, cts["base"], x64=x64)
+    runs = _runs(program, user, rest, cts)
+    add_seconds(seconds, program.seconds)
+    if truth is not None and noise is not None and out_noise is not None:
+        noise = [
+            tolerance.smoothed(np.stack([wide(runs[k]["reference"][i]) - truth[k]["reference"][i] for k in ("base", "other", "mix")])) + exact
+            for i, exact in enumerate(noise)
+        ]
+        out_noise = [
+            tolerance.smoothed((wide(low) - exact)[None]) + own
+            for low, exact, own in zip(runs["base"]["reference_out"], truth["base"]["reference_out"], out_noise, strict=True)
+        ]
+    return _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
+
+
+def _measured(dtype: str, dtypes: tuple[str, ...], runs: Mapping[str, Result], noise: Any, out_noise: Any) -> Measured:
+    base = runs["base"]
+    noise = [np.zeros(np.shape(g)) for g in base["rule"]] if noise is None else noise
+    out_noise = [np.zeros(np.shape(o)) for o in base["out"]] if out_noise is None else out_noise
+    return Measured(dtype=dtype, dtypes=dtypes, runs=runs, noise=noise, out_noise=out_noise)
+
+
+def _runs(program: engine.Program, diff: list[Any], rest: list[Any], cts: Mapping[str, list[Any]]) -> dict[str, Result]:
+    runs = {name: program(diff, rest, ct) for name, ct in cts.items()}
+    runs["repeat"] = program(diff, rest, cts["base"])
+    return runs
+
+
+def _cotangents(case: Case, shapes: Sequence[Any]) -> dict[str, list[np.ndarray]]:
+    """Random, of both signs, nowhere 0 and never all equal; exact in the output's dtype."""
+    rng = case.rng("cotangents")
+
+    def some() -> list[np.ndarray]:
+        steps, spacing = (3072, 1024.0) if all(shape.dtype == np.float64 for shape in shapes) else (24, 8.0)
+        return [rng.integers(1, steps + 1, size=s.shape) * np.where(rng.integers(2, size=s.shape), 1, -1) / spacing for s in shapes]
+
+    base, other = some(), some()
+    mix = [a + MIX * b for a, b in zip(base, other, strict=True)]
+    return {"base": base, "other": other, "mix": mix, "zero": [np.zeros_like(ct) for ct in base]}
+
+
+def _jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:
+    """The program at inputs and cotangents moved by an ulp or two: the same derivative, other rounding."""
+    rng = case.rng(f"jitter{k}")
+    ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
+    moved = [[values * (1.0 + ulps * rng.integers(-1, 2, size=values.shape)) for values in arrays] for arrays in (diff, ct)]
+    return program(moved[0], rest, moved[1])
+
+
+def _spread(base: list[np.ndarray], jitters: list[list[np.ndarray]]) -> list[np.ndarray]:
+    with np.errstate(invalid="ignore"):
+        return [tolerance.smoothed(np.stack([jitter[i] - value for jitter in jitters])) for i, value in enumerate(base)]
+
+
+def slopes_along(
+    program: engine.Program, case: Case, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, every: bool
+) -> tuple[Slope, ...]:
+    center = program(diff, rest, ct)[key]
+    rounding = tolerance.EPS[dtype] * float(np.sqrt(sum(np.sum((c * o) ** 2) for c, o in zip(ct, center, strict=True))))
+    steps = tolerance.FIRST_STEP * tolerance.STEP_RATIO ** -np.arange(tolerance.STEPS)
+
+    def rise(direction: list[np.ndarray], step: float) -> float:
+        out = program([x + step * v for x, v in zip(diff, direction, strict=True)], rest, ct)[key]
+        return float(sum(np.sum(c * (o - o0)) for c, o, o0 in zip(ct, out, center, strict=True)))
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        return tuple(
+            Slope(
+                direction=v, steps=steps, rounding=rounding,
+                ahead=np.array([rise(v, step) for step in steps]), behind=np.array([rise(v, -step) for step in steps]),
+            )
+            for v in _directions(case, diff, every)
+        )  # fmt: skip
+
+
+def _directions(case: Case, diff: list[np.ndarray], every: bool) -> list[list[np.ndarray]]:
+    """One random direction through all arguments; with `every`, single elements too, as no other oracle looks at them.
+
+    Steps are relative to each element, so that a positive argument stays positive; an element at 0 moves by a twentieth of the typical size.
+    """
+    rng = case.rng("directions")
+    full = []
+    for x in diff:
+        finite = x[np.isfinite(x)]
+        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
+        move = np.abs(x) + 0.05 * (typical or 1.0)
+        full.append(np.where(np.isfinite(x), move, 0.0) * np.where(rng.integers(2, size=x.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=x.shape))
+    directions = [full]
+    if every:
+        elements = [(leaf, index) for leaf, x in enumerate(diff) for index in np.ndindex(x.shape)]
+        chosen = elements if len(elements) <= tolerance.COORDINATES else [elements[i] for i in rng.permutation(len(elements))[: tolerance.COORDINATES]]
+        for leaf, index in chosen:
+            single = [np.zeros_like(x) for x in diff]
+            single[leaf][index] = full[leaf][index]
+            directions.append(single)
+    return directions
+
+
+def lowest_float(jaxpr: Any, part: str) -> str:
+    """The least precise float dtype that a part of the core program computes in."""
+    found = {"float64"}
+    for equation in walk(jaxpr, lambda outer: part in str(outer.source_info.name_stack)):
+        found |= {str(var.aval.dtype) for var in equation.outvars if hasattr(var.aval, "dtype")}
+    return max((name for name in found if name in FLOAT_DTYPES), key=_eps)
+
+
+def _eps(dtype: str) -> float:
+    return tolerance.EPS[dtype]
+
+
+def cast(arrays: Sequence[np.ndarray], dtypes: Sequence[str]) -> list[np.ndarray]:
+    """Each array in its dtype."""
+    return [round_to(a, d).astype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for a, d in zip(arrays, dtypes, strict=True)]
+
+
+def wide(array: Any) -> np.ndarray:
+    return np.asarray(array).astype(np.float64)
+
+
+def largest(values: np.ndarray) -> float:
+    finite = np.abs(wide(values)[np.isfinite(wide(values))])
+    return float(finite.max()) if finite.size else 0.0
+
+
+def add_seconds(total: dict[str, float], more: Mapping[str, float]) -> None:
+    for phase, seconds in more.items():
+        total[phase] = total.get(phase, 0.0) + seconds

@@ -1,0 +1,43 @@
+"""Central differences, extrapolated to step 0, with an error estimate; no derivative code of anybody is trusted.
+
+With d(h) = (f(x + h v) - f(x - h v)) / 2h = f'(x) v + c2 h^2 + c4 h^4 + ..., Neville's tableau over steps h, h/r, h/r^2, ... removes one even
+power per column (Ridders 1982, doi:10.1016/S0141-1195(82)80057-0). The entry whose neighbours differ least is taken; that difference, and the
+rounding of f divided by the step, bound its error. A kink at x itself leaves central differences smooth in h, so one-sided differences are
+compared too: their gap, extrapolated to h = 0 from the two shortest steps, is the jump of the derivative, and half of it is added to the error.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verify.observe import Slope
+from verify.tolerance import SLOPE_FACTOR, SLOPE_NOISE_ULPS
+
+
+def slope(measured: Slope) -> tuple[float, float]:
+    """The derivative along the direction, and a bound on its error (infinite where the function is not finite around x)."""
+    steps = measured.steps
+    central = (measured.ahead - measured.behind) / (2 * steps)
+    rounding = SLOPE_NOISE_ULPS * measured.rounding / steps
+    best, error = 0.0, float("inf")
+    previous: list[float] = []
+    for k in range(len(steps)):
+        row = [float(central[k])]
+        for j in range(1, k + 1):
+            ratio = (steps[k - j] / steps[k]) ** 2
+            row.append(row[j - 1] + (row[j - 1] - previous[j - 1]) / (ratio - 1))
+            spread = max(abs(row[j] - row[j - 1]), abs(row[j] - previous[j - 1])) + float(rounding[k])
+            if np.isfinite(row[j]) and spread < error:
+                best, error = row[j], spread
+        previous = row
+    jump = _jump(measured)
+    return best, SLOPE_FACTOR * (error + jump) if np.isfinite(error) else float("inf")
+
+
+def _jump(measured: Slope) -> float:
+    """Half the gap between the one-sided derivatives at x: 0 up to O(h^2) and rounding where the function is smooth."""
+    (far, near), (gap_far, gap_near) = measured.steps[-2:], (measured.ahead + measured.behind)[-2:] / measured.steps[-2:]
+    ratio = far / near
+    at_zero = (ratio * gap_near - gap_far) / (ratio - 1)
+    noise = 8 * SLOPE_NOISE_ULPS * measured.rounding / near
+    return max(abs(float(at_zero)) - noise, 0.0) / 2 if np.isfinite(at_zero) else float("inf")

@@ -1,0 +1,252 @@
+"""What is traced: the rule and the reference side by side, as functions of flat lists of arrays.
+
+`diff` are the floating-point leaves of the arguments, `rest` the other arrays (integers, booleans, keys): all are arguments, as XLA
+would fold a constant. Each stage runs under its own name, so that an exception is blamed on the function that raised it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from verify.cases import Case, Key, Static
+from verify.errors import InternalError
+from verify.spec import Spec, SpecError
+from verify.strip import count_custom_rules, strip_custom_rules
+
+
+RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in the core program
+
+
+class StageError(Exception):
+    """A user's function raised; `stage` says which: "primal", "rule" (its forward or backward) or "reference"."""
+
+    def __init__(self, stage: str, cause: BaseException) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.stage, self.cause = stage, cause
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (StageError, SpecError, InternalError):
+        raise
+    except Exception as error:
+        if _ours(error):
+            raise InternalError(f"verify failed while it traced the {name}: {type(error).__name__}: {error}") from error
+        raise StageError(name, error) from error
+
+
+def _ours(error: Exception) -> bool:
+    """Whether verify's own code raised, rather than code that it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).parent == Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Call:
+    """A spec's function and reference bound to one case's structure and options.
+
+    names: the path of each floating-point leaf ("x", "params['w']"); slots: the positions of `diff` and `rest` among all leaves.
+    """
+
+    fn: Callable[..., Any]
+    reference: Callable[..., Any]
+    has_reference: bool
+    names: tuple[str, ...]
+    diff_slots: tuple[int, ...]
+    rest_slots: tuple[int, ...]
+    statics: tuple[Any, ...]
+    tree: Any
+    options: dict[str, Any]
+
+    def _args(self, diff: Sequence[Any], rest: Sequence[Any]) -> tuple[Any, ...]:
+        leaves = list(self.statics)
+        for slot, leaf in zip((*self.diff_slots, *self.rest_slots), (*diff, *rest), strict=True):
+            leaves[slot] = leaf
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def run(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+        """The floating-point outputs of fn, in order."""
+        return _float_leaves(self.fn(*self._args(diff, rest), **self.options))
+
+    def run_reference(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+        """The same of the reference, or of fn without its custom rules."""
+        args = self._args(diff, rest)
+        if self.has_reference:
+            return _float_leaves(self.reference(*args, **self.options))
+        flat, tree = jax.tree.flatten(args)
+        arrays = [i for i, leaf in enumerate(flat) if hasattr(leaf, "dtype")]
+
+        def of_arrays(*values: Any) -> Any:
+            leaves = list(flat)
+            for i, value in zip(arrays, values, strict=True):
+                leaves[i] = value
+            return _float_leaves(self.fn(*jax.tree.unflatten(tree, leaves), **self.options))
+
+        return list(strip_custom_rules(of_arrays)(*[flat[i] for i in arrays]))
+
+
+def _float_leaves(output: Any) -> list[Any]:
+    leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    if any(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) for leaf in jax.tree.leaves(output)):
+        raise SpecError("the function returns complex numbers, which verify does not judge yet")
+    if not leaves:
+        raise SpecError("the function returns no floating-point array, so there is no derivative to verify")
+    return [jnp.asarray(leaf) for leaf in leaves]
+
+
+def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
+    """The call, and the case's values for `diff` (float64) and `rest`."""
+    leaves, tree = jax.tree.flatten(case.args, is_leaf=lambda node: isinstance(node, (Key, Static)))
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(case.args, is_leaf=lambda node: isinstance(node, (Key, Static)))[0]]
+    names = [case.argument_names[path[0].idx] + jax.tree_util.keystr(path[1:]) for path in paths]
+    floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64]
+    rest = [i for i, leaf in enumerate(leaves) if i not in floats and not isinstance(leaf, Static)]
+    if not floats:
+        given = ", ".join(f"{name}: {getattr(leaf, 'dtype', type(leaf).__name__)}" for name, leaf in zip(names, leaves, strict=True))
+        raise SpecError(f"{spec.name}: no argument is a floating-point array, so there is no derivative to verify; got {given}")
+    statics = tuple(leaf.value if isinstance(leaf, Static) else None for leaf in leaves)
+    call = Call(
+        fn=spec.fn, reference=spec.reference or spec.fn, has_reference=spec.reference is not None, names=tuple(names[i] for i in floats),
+        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options),
+    )  # fmt: skip
+    _check_arity(spec, case)
+    values = [jax.random.key(leaves[i].seed) if isinstance(leaves[i], Key) else leaves[i] for i in rest]
+    return call, [np.asarray(leaves[i]) for i in floats], values
+
+
+def _check_arity(spec: Spec, case: Case) -> None:
+    for role, function in (("fn", spec.fn), ("reference", spec.reference)):
+        if function is None:
+            continue
+        try:
+            signature = inspect.signature(function)
+        except (ValueError, TypeError):
+            continue
+        try:
+            signature.bind(*case.args, **case.options)
+        except TypeError as error:
+            options = f" and options {sorted(case.options)} by keyword" if case.options else ""
+            raise SpecError(
+                f"{spec.name}: {role}{signature} cannot be called with the arguments {', '.join(case.argument_names)} by position{options}: {error}"
+            ) from None
+
+
+def core(call: Call, with_rule: bool = True, with_reference: bool = True) -> Callable[..., dict[str, Any]]:
+    """Primal, forward and backward of the rule, and value and gradient of the reference, for one cotangent.
+
+    The two parts are traced under scopes of their own, so that their equations can be told apart.
+    """
+
+    def rule_part(diff: list[Any], rest: list[Any], cts: list[Any]) -> dict[str, Any]:
+        with stage("primal"):
+            primal = call.run(diff, rest)
+        with stage("rule"):
+            out, gradient = rule(call)(diff, rest, cts)
+        return {"primal": primal, "out": out, "rule": gradient}
+
+    def reference_part(diff: list[Any], rest: list[Any], cts: list[Any]) -> dict[str, Any]:
+        with stage("reference"):
+            out, gradient = reference(call)(diff, rest, cts)
+        return {"reference_out": out, "reference": gradient}
+
+    def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        if with_rule:
+            with jax.named_scope(RULE_PART):
+                result |= rule_part(diff, rest, cts)
+        if with_reference:
+            with jax.named_scope(REFERENCE_PART):
+                result |= reference_part(diff, rest, cts)
+        if with_rule and with_reference:
+            _same_shapes(result["out"], result["reference_out"])
+        return result
+
+    return program
+
+
+def rule(call: Call) -> Callable[..., tuple[list[Any], list[Any]]]:
+    """(diff, rest, cts) -> outputs and cotangents of the arguments, by the hand-written rule."""
+
+    def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
+        out, pullback = jax.vjp(lambda *leaves: call.run(leaves, rest), *diff)
+        return out, list(pullback(_as(cts, out)))
+
+    return program
+
+
+def reference(call: Call) -> Callable[..., tuple[list[Any], list[Any]]]:
+    """The same by JAX's autodiff of the reference."""
+
+    def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
+        out, pullback = jax.vjp(lambda *leaves: call.run_reference(leaves, rest), *diff)
+        return out, list(pullback(_as(cts, out)))
+
+    return program
+
+
+def second_order(call: Call) -> Callable[..., dict[str, Any]]:
+    """Gradients of <weights, cotangents of the arguments> with respect to arguments and cotangent: reverse over reverse."""
+
+    def over(first: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def program(diff: list[Any], rest: list[Any], cts: list[Any], weights: list[Any]) -> Any:
+            def scalar(leaves: list[Any], seeds: list[Any]) -> Any:
+                gradient = first(call)(leaves, rest, seeds)[1]
+                return sum(jnp.vdot(w, g) for w, g in zip(weights, gradient, strict=True))
+
+            with stage(name):
+                by_argument, by_cotangent = jax.grad(scalar, argnums=(0, 1))(diff, cts)
+            return [*by_argument, *by_cotangent]
+
+        return program
+
+    def both(diff: list[Any], rest: list[Any], cts: list[Any], weights: list[Any]) -> dict[str, Any]:
+        return {
+            "rule": over(rule, "rule")(diff, rest, cts, weights),
+            "reference": over(reference, "reference")(diff, rest, cts, weights),
+        }
+
+    return both
+
+
+def batched(call: Call, axes: Sequence[int | None], ct_axis: int | None) -> Callable[..., list[Any]]:
+    """The rule's cotangents under `jax.vmap`, with these batch axes for the differentiable arguments and the cotangent."""
+
+    def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> list[Any]:
+        with stage("rule"):
+            return jax.vmap(lambda d, c: rule(call)(d, rest, c)[1], in_axes=(list(axes), ct_axis))(diff, cts)
+
+    return program
+
+
+def custom_rules(call: Call, diff: list[Any], rest: list[Any]) -> int:
+    """How many custom rules the function calls."""
+    with stage("primal"):
+        return count_custom_rules(jax.make_jaxpr(call.run)(diff, rest))
+
+
+def output_shapes(call: Call, diff: list[Any], rest: list[Any]) -> list[Any]:
+    """Shape and dtype of each floating-point output."""
+    with stage("primal"):
+        return jax.eval_shape(call.run, diff, rest)
+
+
+def _as(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:
+    return [jnp.asarray(ct).astype(o.dtype) for ct, o in zip(cts, out, strict=True)]
+
+
+def _same_shapes(out: list[Any], reference_out: list[Any]) -> None:
+    got, want = ([jnp.shape(leaf) for leaf in leaves] for leaves in (out, reference_out))
+    if got != want:
+        raise SpecError(f"the reference returns shapes {want}, the function {got}; they must agree")

@@ -1,0 +1,114 @@
+"""The records that travel from one stage to the next. They hold results and do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+
+class Status(str, Enum):
+    """What a finding or a verdict says; worse ones later."""
+
+    SKIP = "SKIP"
+    PASS = "PASS"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ERROR = "ERROR"
+    FAIL = "FAIL"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def badness(self) -> int:
+        return list(Status).index(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A gradient as one oracle knows it, per argument leaf, and how far to trust each element.
+
+    error is a bound: an element of a right rule lies within `error` of `value`. An infinite or NaN error means "cannot tell".
+    """
+
+    value: tuple[np.ndarray, ...]
+    error: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check saw, in numbers.
+
+    cases and comparisons count what was really compared; index, got, want and bound describe the worst element.
+    detectable is the smallest relative error that the check would have caught in any one element (of at least `tolerance.CONSIDERED` of its
+    array's largest), the median over cases.
+    """
+
+    check: str
+    status: Status
+    message: str = ""
+    argument: str | None = None
+    index: tuple[int, ...] | None = None
+    got: float | None = None
+    want: float | None = None
+    bound: float | None = None
+    wrong: int = 0
+    comparisons: int = 0
+    cases: int = 1
+    detectable: float | None = None
+    address: str | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What verify says of one operation. `bool(verdict)` is True for PASS only.
+
+    smallest_detectable is the smallest relative error in any one element that the most exact gradient comparison would have caught, in half of the
+    cases or more.
+    """
+
+    name: str
+    status: Status
+    findings: tuple[Finding, ...] = ()
+    comparisons: int = 0
+    cases: int = 0
+    shapes: int = 0
+    smallest_detectable: float | None = None
+    diagnosis: str = ""
+    address: str | None = None
+    reproduce: str = ""
+    smallest_case: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.status is Status.PASS
+
+    def __str__(self) -> str:
+        from verify.report.text import render_verdict
+
+        return render_verdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Verdicts, and what they were measured on. `bool(report)` is True when there is a verdict and all are PASS."""
+
+    verdicts: tuple[Verdict, ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.verdicts) and all(self.verdicts)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        return iter(self.verdicts)
+
+    def __str__(self) -> str:
+        from verify.report.text import render_report
+
+        return render_report(self)

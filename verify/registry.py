@@ -1,0 +1,66 @@
+"""From what a user names to specs: installed ones by name (entry points), anything importable as `pkg.mod:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from verify.signature import nearest
+from verify.spec import Spec, SpecError
+
+GROUP = "verify.specs"
+
+
+def installed() -> dict[str, Spec]:
+    """Every spec that an installed package declares in the entry-point group `verify.specs` (a mapping of name to Spec, or one Spec)."""
+    found: dict[str, Spec] = {}
+    for entry in entry_points(group=GROUP):
+        value = entry.load()
+        specs = value if isinstance(value, Mapping) else {value.name: value}
+        found |= dict(specs)
+    return dict(sorted(found.items()))
+
+
+def resolve(name: str) -> Spec:
+    """The spec called `name`: an installed one, or `pkg.mod:attribute` with a Spec or a function. Raises SpecError."""
+    if ":" in name:
+        return _from_module(name)
+    known = installed()
+    if name not in known:
+        raise SpecError(f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name')
+    return known[name]
+
+
+def _from_module(target: str) -> Spec:
+    module_name, _, attribute = target.partition(":")
+    value: Any = _import(module_name, target)
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise SpecError(f"{target}: module {module_name} has no {attribute!r}.{nearest(part, [n for n in dir(value) if not n.startswith('_')])}")
+        value = getattr(value, part)
+    if isinstance(value, Spec):
+        return value
+    if not callable(value):
+        raise SpecError(f"{target} is a {type(value).__name__}, not a Spec or a function")
+    if isinstance(value, type):
+        raise SpecError(f"{target} is a class; name a function, or a Spec of a function that builds and calls it")
+    return Spec(name=target, fn=value)
+
+
+def _import(module_name: str, target: str) -> Any:
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise SpecError(f"{target}: {module_name!r} is no module name; write pkg.mod:name (not a file path)")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # console scripts do not have it, and users' modules lie there
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise SpecError(f"{target}: there is no module {error.name!r} here ({Path.cwd()}) or installed") from None
+        raise SpecError(f"{target}: importing {module_name} failed: it needs module {error.name!r}, which is not installed") from error
+    except Exception as error:
+        raise SpecError(f"{target}: importing {module_name} failed: {type(error).__name__}: {error}") from error

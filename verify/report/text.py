@@ -1,0 +1,148 @@
+"""The terminal report: a table of verdicts, and for every one that is not PASS a block that says what, where, why and what next."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from verify.records import Finding, Report, Status, Verdict
+
+COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
+NEXT = {
+    "structure": "make the backward return one cotangent per argument, in the argument's shape and dtype",
+    "primal": "make forward rule and primal compute the same value, or mend the reference",
+    "gradient": "compare the formula of this cotangent with the derivation; the replay below repeats exactly this case",
+    "finite-difference": "compare the formula with the derivation; the replay below repeats exactly this case",
+    "linearity": "remove what is not linear in the upstream cotangent from the backward (clip, sign, square, a constant)",
+    "zero-cotangent": "multiply every term of the backward by the upstream cotangent, and keep 0/0 out of it",
+    "repeatability": "keep no state between calls; pass PRNG keys as arguments",
+    "second-order": "make the backward a differentiable function of residuals and cotangent, with no stop_gradient and no stale value",
+    "jit": "do not read values in Python inside the rule",
+    "vmap": "count axes from the end, and reduce over the axes that the primal broadcasts, not over all but the last",
+}
+
+
+def render_report(report: Report, width: int = 100, colour: bool = False, verbose: bool = False) -> str:
+    """The whole report as text."""
+    return _print([_table(report.verdicts), *(block for verdict in report.verdicts for block in _blocks(verdict, verbose)), _total(report)], width, colour)
+
+
+def render_verdict(verdict: Verdict, width: int = 100, colour: bool = False) -> str:
+    """One verdict as text, with a line for each check."""
+    return _print([_headline(verdict), *_blocks(verdict, verbose=True)], width, colour)
+
+
+def clean(text: str) -> str:
+    """Without control and direction characters, which could repaint a terminal or break XML."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _print(parts: Iterable[RenderableType], width: int, colour: bool) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False, emoji=False)
+    console.print(Group(*parts))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _table(verdicts: Sequence[Verdict]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in (("operation", "left"), ("verdict", "left"), ("cases", "right"), ("shapes", "right"), ("comparisons", "right")):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_column("smallest error caught", justify="right")
+    table.add_column("time", justify="right")
+    for verdict in verdicts:
+        table.add_row(
+            clean(verdict.name), Text(str(verdict.status), style=COLOURS[verdict.status]), f"{verdict.cases:,}", f"{verdict.shapes:,}",
+            f"{verdict.comparisons:,}", _error(verdict.smallest_detectable), f"{verdict.seconds:.1f} s",
+        )  # fmt: skip
+    return table
+
+
+def _headline(verdict: Verdict) -> Text:
+    caught = f", smallest error caught {_error(verdict.smallest_detectable)}" if verdict.smallest_detectable is not None else ""
+    counts = f" {verdict.cases:,} cases of {verdict.shapes:,} shapes, {verdict.comparisons:,} comparisons{caught}"
+    return Text.assemble(clean(verdict.name), " ", (str(verdict.status), COLOURS[verdict.status]), counts)
+
+
+def _blocks(verdict: Verdict, verbose: bool) -> list[RenderableType]:
+    blocks: list[RenderableType] = []
+    if verdict.status is not Status.PASS:
+        blocks += [Text(), *_failure(verdict)]
+    if verbose or verdict.status is not Status.PASS:
+        blocks += [Text(), Padding(_checks(verdict), (0, 0, 0, 2))]
+    return blocks
+
+
+def _failure(verdict: Verdict) -> list[RenderableType]:
+    bad = [finding for finding in verdict.findings if finding.status is verdict.status]
+    lines: list[RenderableType] = [Text.assemble((f"{verdict.status} ", COLOURS[verdict.status]), (clean(verdict.name), "bold"))]
+    first = bad[0] if bad else None
+    shown = [finding for finding in bad if first and finding.check == first.check and finding.dtype == first.dtype] or bad[:1]
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    for finding in shown[:4]:
+        rows.add_row("what" if finding is shown[0] else "", Text(clean(finding.message)))
+    if verdict.diagnosis:
+        rows.add_row("why", Text(clean(verdict.diagnosis), style="bold"))
+    if first and verdict.status is Status.FAIL:
+        rows.add_row("next", Text(NEXT.get(first.check, "") + f" (verify explain {first.check})"))
+    if verdict.smallest_case:
+        rows.add_row("smallest", Text(clean(verdict.smallest_case)))
+    if verdict.address:
+        rows.add_row("replay", Text(f"verify replay {_quoted(clean(verdict.address))}"))
+    elif verdict.reproduce:
+        rows.add_row("again", Text(clean(verdict.reproduce)))
+    for note in verdict.notes:
+        rows.add_row("note", Text(clean(note)))
+    return [*lines, Padding(rows, (0, 0, 0, 2))]
+
+
+def _checks(verdict: Verdict) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title, justify in (("check", "left"), ("dtype", "left"), ("verdict", "left"), ("cases", "right"), ("comparisons", "right"), ("error caught", "right")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    table.add_column("", overflow="fold")
+    seen: set[tuple[str, str | None, Status]] = set()
+    for finding in verdict.findings:
+        if (key := (finding.check, finding.dtype, finding.status)) in seen:
+            continue
+        seen.add(key)
+        arguments = [f.argument for f in verdict.findings if (f.check, f.dtype, f.status) == key and f.argument]
+        reason = finding.message if finding.status in (Status.SKIP, Status.INCONCLUSIVE) else ", ".join(arguments)
+        table.add_row(
+            finding.check, finding.dtype or "", Text(str(finding.status), style=COLOURS[finding.status]), f"{finding.cases:,}",
+            f"{finding.comparisons:,}", _error(finding.detectable), Text(clean(reason), style="dim"),
+        )  # fmt: skip
+    return table
+
+
+def _total(report: Report) -> Text:
+    if not report.verdicts:
+        return Text("nothing ran: no operation was named or found", style="yellow")
+    counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
+    words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    comparisons = sum(verdict.comparisons for verdict in report.verdicts)
+    seconds = sum(verdict.seconds for verdict in report.verdicts)
+    caught = [verdict.smallest_detectable for verdict in report.verdicts if verdict.smallest_detectable is not None]
+    sensitivity = f"; a relative error of {max(caught):.1e} in any single element would have been caught" if caught and report else ""
+    return Text(f"\n{words}: {comparisons:,} comparisons in {seconds:.1f} s{sensitivity}")
+
+
+def _error(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"
+
+
+def _quoted(address: str) -> str:
+    return f"'{address}'" if any(c in address for c in "()'\"&;|<> *$`") else address
+
+
+def first_failure(verdict: Verdict) -> Finding | None:
+    """The finding that speaks for a verdict that is not PASS."""
+    return next((finding for finding in verdict.findings if finding.status is verdict.status), None)

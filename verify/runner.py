@@ -1,0 +1,201 @@
+"""One spec through all stages: draw, observe, judge, merge; then, for a wrong rule, shrink and diagnose. No input or output here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+
+from verify import checks as all_checks
+from verify import diagnosis
+from verify.cases import Case, draw
+from verify.checks.structure import user_line
+from verify.observe import add_seconds, observe
+from verify.programs import StageError
+from verify.records import Finding, Status, Verdict
+from verify.shrink import shrink
+from verify.spec import Spec, SpecError
+
+DEFAULT_CASES = 104
+WORKERS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
+ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A case and what the checks found in it."""
+
+    case: Case
+    findings: tuple[Finding, ...]
+    seconds: dict[str, float]
+
+    @property
+    def failed(self) -> bool:
+        return bool(_failing_checks(self))
+
+
+def run_spec(
+    spec: Spec, cases: int | None = None, seed: int = 0, checks: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+) -> Verdict:
+    """Verify a spec on random cases. `progress(done, total)` is called after each.
+
+    Raises SpecError for a spec that cannot be drawn from. A function or reference that raises gives a verdict ERROR.
+    """
+    count = DEFAULT_CASES if cases is None else cases
+    if count < 1:
+        raise SpecError(f"cases must be at least 1, got {cases}")
+    if not 0 <= seed < 2**63:
+        raise SpecError(f"seed must be between 0 and 2**63 - 1, got {seed}")
+    return run_cases(spec, list(draw(spec, seed, range(count))), checks, progress)
+
+
+def run_cases(
+    spec: Spec, cases: Sequence[Case], checks: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+) -> Verdict:
+    """Verify a spec on the given cases, in order."""
+    start = time.perf_counter()
+    selected = all_checks.select(list(checks) if checks is not None else None)
+    judged: list[Judged] = []
+    failures = 0
+    for result in _in_threads(lambda case: judge(spec, case, selected), cases):
+        judged.append(result)
+        failures += result.failed
+        if progress:
+            progress(len(judged), len(cases))
+        if failures >= ENOUGH_FAILURES:
+            break
+    verdict = _merge(spec.name, judged, stopped=len(judged) < len(cases))
+    if verdict.status is Status.FAIL:
+        verdict = _explain(spec, verdict, judged, selected)
+    return replace(verdict, seconds=time.perf_counter() - start)
+
+
+def judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
+    """All selected checks on one case."""
+    try:
+        observation = observe(spec, case)
+    except StageError as error:
+        return Judged(case, (_unusable(case, error),), {})
+    findings: list[Finding] = []
+    for check in selected:
+        if not check.applies(observation):
+            continue
+        if check.NAME in spec.known_gaps:
+            findings.append(Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address))
+        else:
+            findings += check.judge(observation)
+    return Judged(case, tuple(findings), observation.seconds)
+
+
+def _unusable(case: Case, error: StageError) -> Finding:
+    who = "the function itself" if error.stage == "primal" else "the reference"
+    line = user_line(error.cause)
+    text = " ".join(str(error.cause).split())[:500]
+    message = (
+        f"{who} raises {type(error.cause).__name__}{' at ' + line if line else ''}: {text}. "
+        f"The inputs were {case.describe() or 'the given arrays'}. If such inputs are not meant to work, say so with sizes=, domain= or args= in the spec"
+    )
+    return Finding(check="structure", status=Status.ERROR, message=message, address=case.address)
+
+
+def _in_threads(work: Callable[[Case], Judged], cases: Sequence[Case]) -> Iterator[Judged]:
+    """Results in order, computed a few ahead. Leaving the loop early drops what has not begun."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        pending = [pool.submit(work, case) for case in cases]
+        try:
+            for future in pending:
+                yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _merge(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
+    """One finding for each check, status, argument and dtype; the worst case speaks for a failure."""
+    groups: dict[tuple[Any, ...], list[Finding]] = {}
+    for result in judged:
+        for finding in result.findings:
+            key = (finding.check, finding.status, finding.argument, finding.dtype)
+            groups.setdefault(key, []).append(finding)
+    order = {check.NAME: position for position, check in enumerate(all_checks.ALL)}
+    merged = [_merged(group) for group in groups.values()]
+    merged.sort(key=lambda finding: (order.get(finding.check, 99), -finding.status.badness, finding.dtype or "", finding.argument or ""))
+    seconds: dict[str, float] = {}
+    for result in judged:
+        add_seconds(seconds, result.seconds)
+    notes = (f"stopped after {ENOUGH_FAILURES} failing cases",) if stopped else ()
+    return Verdict(
+        name=name, status=_status(merged), findings=tuple(merged), comparisons=sum(f.comparisons for f in merged), cases=len(judged),
+        shapes=len({tuple(result.case.sizes.items()) for result in judged}), smallest_detectable=_detectable(merged), notes=notes, timings=seconds,
+    )  # fmt: skip
+
+
+def _merged(group: Sequence[Finding]) -> Finding:
+    worst = max(group, key=lambda finding: (finding.wrong / max(finding.comparisons, 1), -finding.comparisons))
+    detectable = [finding.detectable for finding in group if finding.detectable is not None]
+    cases = len({finding.address for finding in group})
+    comparisons = sum(finding.comparisons for finding in group)
+    return replace(worst, cases=cases, comparisons=comparisons, detectable=float(np.median(detectable)) if detectable else None)
+
+
+def _status(findings: Iterable[Finding]) -> Status:
+    """The worst of all findings; PASS only if a gradient was really compared with an oracle."""
+    found = list(findings)
+    worst = max((finding.status for finding in found), key=lambda status: status.badness, default=Status.SKIP)
+    if worst in (Status.PASS, Status.SKIP):
+        judged = any(f.status is Status.PASS and f.check in ("gradient", "finite-difference") and f.comparisons for f in found)
+        compared = any(f.status is Status.PASS and f.comparisons for f in found)
+        return Status.PASS if judged else Status.INCONCLUSIVE if compared else Status.SKIP
+    return worst
+
+
+def _detectable(findings: Iterable[Finding]) -> float | None:
+    """The sensitivity of the most exact gradient comparison: the median over its cases."""
+    known = [f.detectable for f in findings if f.check in ("gradient", "finite-difference") and f.status is Status.PASS and f.detectable is not None]
+    return min(known) if known else None
+
+
+def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: Sequence[ModuleType]) -> Verdict:
+    """Shrink the smallest failing case of the first check that fails, and say what is wrong."""
+    responsible = next(check for check in selected if any(check.NAME in _failing_checks(result) for result in judged))
+    failing = [result.case for result in judged if responsible.NAME in _failing_checks(result)]
+    smallest = min(failing, key=_elements)
+    if smallest.sizes:
+        smallest = shrink(spec, smallest, lambda case: responsible.NAME in _failing_checks(judge(spec, case, [responsible])))
+    findings = judge(spec, smallest, [responsible]).findings
+    sentence = diagnosis.diagnose(spec, responsible.NAME, sorted(failing, key=_telling), [(result.case, result.failed) for result in judged])
+    shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
+    return replace(
+        verdict, diagnosis=sentence, address=smallest.address, smallest_case=smallest.describe(),
+        findings=_put_first(verdict.findings, shown) if shown else verdict.findings,
+    )  # fmt: skip
+
+
+def _put_first(findings: Sequence[Finding], shown: Finding) -> tuple[Finding, ...]:
+    """Let the shrunken case's numbers speak for the finding they belong to."""
+    return tuple(
+        replace(shown, cases=f.cases, comparisons=f.comparisons)
+        if (f.check, f.status, f.argument, f.dtype) == (shown.check, shown.status, shown.argument, shown.dtype)
+        else f
+        for f in findings
+    )
+
+
+def _failing_checks(result: Judged) -> set[str]:
+    return {finding.check for finding in result.findings if finding.status is Status.FAIL}
+
+
+def _telling(case: Case) -> tuple[int, int, int]:
+    """Cases whose sizes are all different and above 1 show patterns best; in a case of a single element everything looks like a factor."""
+    sizes = [size for size in case.sizes.values() if isinstance(size, int)] or [2]
+    return (sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), _elements(case))
+
+
+def _elements(case: Case) -> int:
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(case.args) if isinstance(leaf, np.ndarray))

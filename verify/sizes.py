@@ -1,0 +1,184 @@
+"""Named dimensions, and which sizes are worth trying.
+
+The grammar is jaxtyping's: `n` a name, `3` a number, `kv*r` arithmetic of names (+ - * // and parentheses), `*batch` any number of
+leading dimensions, `...` the same without a name, `_` a dimension of its own, `#n` a dimension that may also be 1, `n=4` a number with a label.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from verify.spec import SpecError
+
+DEFAULT_BOUNDS = (1, 130)  # reaches past 64 and 128, where blocked kernels have their edges
+MAX_RANK = 3  # of a variadic dimension such as `*batch`
+ELEMENT_BUDGET = 2**14  # product of all named sizes in one draw, so that the largest intermediate stays small
+EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
+PRIMES = (2, 3, 5, 7, 11, 13)
+LARGE = (65, 129, 64, 128, 63, 127, 66, 130)
+
+Sizes = Mapping[str, "int | tuple[int, ...]"]
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dim:
+    """One dimension of a shape: an expression over names, or a variadic name."""
+
+    text: str
+    names: tuple[str, ...]
+    variadic: bool = False
+    may_be_one: bool = False
+
+    def size(self, sizes: Sizes) -> tuple[int, ...]:
+        """The dimension's size (one number), or a variadic dimension's sizes."""
+        if self.variadic:
+            bound = sizes[self.text]
+            assert isinstance(bound, tuple)
+            return bound
+        return (_evaluate(ast.parse(self.text, mode="eval").body, sizes),)
+
+
+def _evaluate(node: ast.expr, sizes: Sizes) -> int:
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.Name(id=name):
+            size = sizes[name]
+            assert isinstance(size, int)
+            return size
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_evaluate(left, sizes), _evaluate(right, sizes))
+    raise SpecError(f"a dimension may hold names, whole numbers and + - * //, got {ast.unparse(node)!r}")
+
+
+@lru_cache(maxsize=4096)
+def parse(dims: str, owner: str = "") -> tuple[Dim, ...]:
+    """Parse a shape such as "*batch n kv*r"; `owner` is the argument's name, for messages and for anonymous dimensions.
+
+    >>> [dim.text for dim in parse("*batch d_in")]
+    ['batch', 'd_in']
+    """
+    return tuple(_parse_dim(text, owner, position, dims) for position, text in enumerate(dims.split()))
+
+
+def _parse_dim(text: str, owner: str, position: int, dims: str) -> Dim:
+    broken = SpecError(
+        f'argument {owner or "?"}: cannot read {text!r} in dims {dims!r}; write for example "n", "3", "kv*r", "*batch", "#n"'
+    )
+    may_be_one = text.startswith("#") or text.startswith("*#")
+    body = text.replace("#", "", 1) if may_be_one else text
+    if body == "...":
+        body = f"*{owner}_dims"
+    if body == "_":
+        body = f"{owner}_{position}"
+    if "=" in body:
+        body = body.split("=", 1)[1]
+    if body.startswith("*"):
+        if not body[1:].isidentifier():
+            raise broken
+        return Dim(text=body[1:], names=(), variadic=True, may_be_one=may_be_one)
+    try:
+        tree = ast.parse(body.strip("{}"), mode="eval").body
+        names = tuple(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))
+        _evaluate(tree, dict.fromkeys(names, 1))
+    except (SyntaxError, SpecError, ZeroDivisionError, ValueError, RecursionError, MemoryError):
+        raise broken from None
+    return Dim(text=body.strip("{}"), names=names, may_be_one=may_be_one)
+
+
+def dimension_names(shapes: Sequence[tuple[Dim, ...]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The plain names and the variadic names in a signature's shapes, in order of appearance."""
+    plain = tuple(dict.fromkeys(name for shape in shapes for dim in shape for name in dim.names))
+    variadic = tuple(dict.fromkeys(dim.text for shape in shapes for dim in shape if dim.variadic))
+    if both := set(plain) & set(variadic):
+        raise SpecError(f"dimension {min(both)!r} is used both as {min(both)!r} (one size) and as '*{min(both)}' (any number of sizes)")
+    return plain, variadic
+
+
+def schedule(
+    plain: Sequence[str],
+    variadic: Sequence[str],
+    bounds: Mapping[str, tuple[int, int]],
+    rng: np.random.Generator,
+    admits: Callable[[Sizes], bool],
+) -> Iterator[dict[str, int | tuple[int, ...]]]:
+    """Endless sizes, each distinct while the bounds allow it: edges first, then random ones.
+
+    First all 1, primes, equal sizes, each dimension 0 (if its bounds allow), 1, and large in turn while the others stay small, each pair
+    equal; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound.
+    """
+    names = [*plain, *variadic]
+    seen: set[tuple[tuple[str, int | tuple[int, ...]], ...]] = set()
+    stale = 0
+    for base in _patterns(names, bounds, rng):
+        sizes: dict[str, int | tuple[int, ...]] = {}
+        for name, size in base.items():
+            low, high = bounds.get(name, DEFAULT_BOUNDS)
+            sizes[name] = min(max(size, low), high)
+        _shrink_to_budget(sizes, bounds)
+        for name in variadic:
+            low, high = bounds.get(name, DEFAULT_BOUNDS)
+            rank = int(rng.choice((1, 1, 2, 0, MAX_RANK)))
+            rest = [min(max(int(rng.integers(1, 4)), low), high) for _ in range(max(rank - 1, 0))]
+            sizes[name] = tuple([*rest, int(sizes[name])] if rank else ())  # type: ignore[arg-type]
+        key = tuple(sizes.items())
+        fresh = key not in seen and admits(sizes)
+        stale = 0 if fresh else stale + 1
+        if stale > 200 and not seen:
+            raise SpecError("no sizes satisfy the spec's domain= (200 draws refused); widen sizes= or the domain")
+        if fresh or (stale > 200 and key in seen):  # a small space is exhausted: repeat sizes with new values
+            seen.add(key)
+            yield sizes
+
+
+def _patterns(names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: np.random.Generator) -> Iterator[dict[str, int]]:
+    def small() -> dict[str, int]:
+        return {name: int(rng.integers(2, 8)) for name in names}
+
+    turn = 0
+    while True:
+        yield {name: 1 for name in names}
+        yield dict(zip(names, rng.permutation(np.resize(PRIMES, len(names))).tolist(), strict=True))
+        yield dict.fromkeys(names, 3 + turn)
+        for name in names:
+            for size in (LARGE[turn % len(LARGE)], 1, 0):
+                if size or bounds.get(name, DEFAULT_BOUNDS)[0] == 0:
+                    yield {**{other: int(rng.integers(1, 6)) for other in names}, name: size}
+        for i, first in enumerate(names):
+            for second in names[i + 1 :]:
+                same = int(rng.integers(2, 9))
+                yield {**small(), first: same, second: same}
+        for _ in range(len(names) + 4):
+            yield {name: _random_size(bounds.get(name, DEFAULT_BOUNDS), rng) for name in names}
+        turn += 1
+
+
+def _random_size(bounds: tuple[int, int], rng: np.random.Generator) -> int:
+    low, high = bounds
+    edges = [edge for edge in (*EDGES, low, high) if low <= edge <= high]
+    if rng.integers(3) == 0:
+        return int(rng.choice(edges))
+    return int(np.exp(rng.uniform(np.log(max(low, 1)), np.log(max(high, 1) + 1))))
+
+
+def _shrink_to_budget(sizes: dict[str, int | tuple[int, ...]], bounds: Mapping[str, tuple[int, int]]) -> None:
+    """Halve the second largest size until the product of all fits, so that the one large dimension stays large."""
+    while np.prod([max(int(size), 1) for size in sizes.values()], dtype=float) > ELEMENT_BUDGET:  # type: ignore[arg-type]
+        free = [name for name in sizes if int(sizes[name]) > max(bounds.get(name, DEFAULT_BOUNDS)[0], 1)]  # type: ignore[arg-type]
+        ranked = sorted(free, key=lambda name: int(sizes[name]))  # type: ignore[arg-type]
+        if not ranked:
+            return
+        name = ranked[-2] if len(ranked) > 1 else ranked[-1]
+        sizes[name] = max(int(sizes[name]) // 2, bounds.get(name, DEFAULT_BOUNDS)[0])  # type: ignore[arg-type]

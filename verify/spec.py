@@ -1,0 +1,114 @@
+"""What an operation claims about itself: its function, the formula it must agree with, and the inputs it accepts.
+
+This module uses the standard library alone, so a package can declare specs without depending on JAX or on the rest of `verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+FLOAT_DTYPES = ("float64", "float32", "bfloat16", "float16")
+USER_DTYPES = ("float32", "bfloat16", "float16")
+INT_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+ARG_DTYPES = ("float", *FLOAT_DTYPES, *INT_DTYPES, "bool", "key")
+
+
+class SpecError(ValueError):
+    """The spec, the function or the arguments are not usable as given; the message says which and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arg:
+    """One array argument: its shape in named dimensions, its dtype, and the values it may take.
+
+    dims: dimensions in jaxtyping syntax, separated by spaces: a name (`n`), a number (`3`), arithmetic of names (`kv*r`, `n-1`),
+        `*batch` for any number of leading dimensions, `#n` for a dimension that may also be 1. "" is a scalar.
+    dtype: "float" is drawn from the run's dtypes; a fixed one ("float32", "int32", "bool", "key") stays as it is.
+    low, high: bounds of the values, in the argument's own units. Integers need them when they are indices: low <= value < high.
+    special: edge values (0.0, inf, ...) mixed into some draws.
+    sample: `sample(rng, sizes, dtype) -> array` replaces the default values; `rng` is a `numpy.random.Generator`,
+        `sizes` maps dimension names to sizes.
+    optional: the argument may be None; some draws pass None.
+
+    >>> Arg(dims="*batch D", low=-2.0, high=2.0).dims
+    '*batch D'
+    """
+
+    dims: str = ""
+    dtype: str = "float"
+    low: float | None = None
+    high: float | None = None
+    special: tuple[float, ...] = ()
+    sample: Callable[[Any, Mapping[str, Any], str], Any] | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dims, str):
+            raise SpecError(f'Arg.dims must be text such as "n d_in", got {self.dims!r} ({type(self.dims).__name__})')
+        if self.dtype not in ARG_DTYPES:
+            raise SpecError(f"Arg.dtype must be one of {', '.join(ARG_DTYPES)}; got {self.dtype!r}")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise SpecError(f"Arg.low must be below Arg.high, got low={self.low!r} and high={self.high!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The claim of one operation: "the derivative of `fn` is what JAX derives from `reference`", for the inputs described.
+
+    name: how the operation is called on the command line and in addresses; no "/" or white space.
+    fn: the function under test; a `jax.custom_vjp` object, or any function that calls custom rules.
+    reference: the plain formula, called with the same arguments; JAX differentiates it. Without it, `fn` itself is used with
+        every custom rule inside it replaced by its primal.
+    args: the arguments passed by position, in order: name -> `Arg`, or a dict, list or tuple of them (a pytree). Without it, they are
+        read from jaxtyping annotations of `fn`; with it, named ones override their annotation and the rest are read.
+    sizes: smallest and largest size of a named dimension, both included. Others are 1 to 130. For `*name`: bounds of its rank are fixed
+        at 0 to 3, and the bounds given here hold for each of its dimensions.
+    options: static options passed by keyword: name -> the values to try. Every combination is drawn.
+    dtypes: the float dtypes that the operation claims besides float64: of "float32", "bfloat16", "float16", and "mixed", where each
+        argument has another one.
+    kinks: argument -> values at which the function has no derivative; draws keep away from them, and edge draws hit them.
+    domain: `domain(sizes, options) -> bool`: which sizes and options belong together.
+    known_gaps: check -> reason: checks that do not apply, reported as SKIP with that reason.
+    source: where the formula comes from (paper, derivation).
+    example: argument -> values of one small worked example, shown by `verify explain`.
+
+    Raises SpecError for a name that cannot be an address, a function that is not callable, or options that are not sequences.
+
+    >>> Spec(name="twice", fn=lambda x: 2 * x, args={"x": Arg(dims="n")}).name
+    'twice'
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    reference: Callable[..., Any] | None = None
+    args: Mapping[str, Any] | None = None
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
+    kinks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    domain: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] | None = None
+    known_gaps: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or "@" in self.name or any(c.isspace() or not c.isprintable() for c in self.name):
+            raise SpecError(f'Spec.name must be printable, without spaces, "/" or "@", got {self.name!r}')
+        for role, function in (("fn", self.fn), ("reference", self.reference)):
+            if function is not None and not callable(function):
+                raise SpecError(f"Spec {self.name!r}: {role} must be callable, got {type(function).__name__}")
+        if isinstance(self.dtypes, str) or not set(self.dtypes) <= {*USER_DTYPES, "mixed"}:
+            raise SpecError(f"Spec {self.name!r}: dtypes must be a tuple of {', '.join(USER_DTYPES)}, mixed; got {self.dtypes!r}")
+        for option, values in self.options.items():
+            if isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or not values:
+                raise SpecError(
+                    f"Spec {self.name!r}: option {option!r} needs the values to try as a tuple, got {values!r}; write ({values!r},) for one value"
+                )
+        for dim, bounds in self.sizes.items():
+            whole = isinstance(bounds, Sequence) and len(bounds) == 2 and all(type(b) is int for b in bounds)
+            if not whole or not 0 <= bounds[0] <= bounds[1]:
+                raise SpecError(
+                    f"Spec {self.name!r}: sizes[{dim!r}] must be (smallest, largest) with 0 <= smallest <= largest, got {bounds!r}"
+                )

@@ -1,0 +1,75 @@
+"""Every numeric constant that decides a verdict, each with its reason. No other module holds one.
+
+A gradient computed in a dtype with spacing `eps` differs from the exact one by rounding, and how much depends on the function: a sum that
+cancels amplifies it. So no constant is applied to the value alone. The amplification is measured: the oracle is evaluated again on inputs moved
+by an ulp or two, which leaves the derivative alone (up to its conditioning) and draws every rounding error anew. The spread is the noise.
+
+float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FLOOR_ULPS eps scale
+    A wrong formula is wrong by 1e-8 and more, rounding by 1e-14: RELATIVE_64 lies between, and is what makes an error detectable.
+    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient. It matters only where the exact gradient is 0
+    by cancellation and another order of operations leaves a rounding residue.
+lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
+    `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs (worst of several samples, and
+    at least the array's root mean square, since a single sample can be right by luck), measured against the float64 truth.
+No bound grows with the size of an array; a sum's noise grows by itself, as it is measured.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
+
+RELATIVE_64 = 2.0**-33  # 1.2e-10: 2^19 ulp, far above rounding of a stable formula, a tenth of the 1e-9 that must be seen
+RELATIVE_64_SECOND = 2.0**-29  # second derivatives divide by one more small number
+NOISE_FACTOR = 16.0  # the rule may round differently than the reference: sixteen times the largest of JITTERS samples
+FLOOR_ULPS = 2.0**7
+JITTERS = 3
+JITTER_ULPS = 2.0
+
+LOW_FACTOR = 8.0  # a rule may be this much noisier than autodiff in its own dtype
+LOW_ULPS = 4.0
+LOW_FLOOR_ULPS = 1.0
+TINY_ULPS = 4.0
+
+CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
+
+# Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by
+# rounding (eps/h = 3e-11); kinks are crossed by long steps only, so the tableau finds the range where the function is smooth.
+FIRST_STEP = 2.0**-5
+STEP_RATIO = 8.0
+STEPS = 5
+SLOPE_FACTOR = 4.0  # the extrapolation's own error estimate is an estimate: allow four times it
+SLOPE_NOISE_ULPS = 8.0
+COORDINATES = 64  # without an autodiff oracle, so many single elements are differenced
+
+# "Smallest detectable error" speaks of elements of at least this part of their array's largest: below it, rounding of the large ones hides them.
+CONSIDERED = {"float64": 1e-3, "float32": 1e-3, "float16": 2.0**-5, "bfloat16": 2.0**-2}
+
+
+def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = "float64", second: bool = False) -> np.ndarray:
+    """How far a right rule may lie from `want`, per element; `noise` and `scale` as in the module's docstring."""
+    size = np.abs(want)
+    if dtype == "float64":
+        relative = RELATIVE_64_SECOND if second else RELATIVE_64
+        return relative * size + NOISE_FACTOR * noise + FLOOR_ULPS * EPS[dtype] * scale
+    return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
+
+
+def smoothed(samples: np.ndarray) -> np.ndarray:
+    """Noise per element from samples (first axis) of its error: the largest, and at least the array's root mean square."""
+    worst = np.max(np.abs(samples), axis=0)
+    finite = worst[np.isfinite(worst)]
+    typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+    return np.maximum(worst, typical)
+
+
+def detectable(want: np.ndarray, bound: np.ndarray, dtype: str) -> float | None:
+    """The smallest relative error seen in any element that matters: the worst ratio of bound to value."""
+    size = np.abs(want)
+    if not size.size or not np.isfinite(size).any():
+        return None
+    largest = np.max(size[np.isfinite(size)])
+    matters = np.isfinite(size) & np.isfinite(bound) & (size >= CONSIDERED.get(dtype, CONSIDERED["bfloat16"]) * largest) & (size > 0)
+    return float(np.max(bound[matters] / size[matters])) if matters.any() else None
