@@ -61,30 +61,39 @@ def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Arg]]:
 def _example(spec: Spec) -> str:
     """Inputs, output and each cotangent of L = sum(output): by the rule, by autodiff and by finite differences, with the product that makes it."""
     case = _example_case(spec)
-    call, diff, rest = programs.bind(spec, case)
-    with observe.enable_x64(True):
-        shapes = programs.output_shapes(call, diff, rest)
-    ones = [np.ones(shape.shape) for shape in shapes]
-    program = engine.quick(programs.core(call), diff, rest, ones)
+    call, program, diff, rest, ones = _compiled(spec, case)
     result = program(diff, rest, ones)
     differences = _differences(program, case, diff, rest, ones)
-    evidence = Evidence(observation=_Example(case, call, diff, rest, ones), got=result["rule"], want=result["reference"], loose=1e-9)  # type: ignore[arg-type]
+    products_of = _formulas(call, program, case, diff, rest, ones)
     lines = ["Worked example, L = sum of the output" + (f" ({case.describe()})" if case.sizes else "")]
     lines += [_matrix(f"  {name} {_shape(value)}", value) for name, value in zip(call.names, diff, strict=True)]
     lines += [_matrix(f"  output {_shape(value)}", value) for value in result["out"]]
     for leaf, name in enumerate(call.names):
-        how = _how(evidence, result["reference"][leaf])
+        how = products_of[leaf]
         lines.append(f"\n  dL/d{name}" + (f" = {how}" if how else ""))
         for source, value in (("rule", result["rule"][leaf]), ("autodiff", result["reference"][leaf]), ("finite differences", differences[leaf])):
             lines.append(_matrix(f"    {source:<18}", value))
     return "\n".join(lines)
 
 
-class _Example:
-    """What the search for products needs of an observation."""
+def _compiled(spec: Spec, case: Case) -> tuple[programs.Traced, engine.Program, list[np.ndarray], list[Any], list[np.ndarray]]:
+    call, diff, rest = programs.bind(spec, case)
+    with observe.enable_x64(True):
+        traced = programs.trace(call, diff, rest)
+    ones = [np.ones(shape.shape) for shape in traced.shapes]
+    return traced, engine.quick(programs.core(traced), diff, rest, ones), diff, rest, ones
 
-    def __init__(self, case: Case, call: programs.Call, diff: list[np.ndarray], rest: list[Any], ct: list[np.ndarray]) -> None:
-        self.case, self.call, self.diff, self.rest, self.cts = case, call, diff, rest, {"base": ct}
+
+def _formulas(
+    call: programs.Traced, program: engine.Program, case: Case, diff: list[np.ndarray], rest: list[Any], ones: list[np.ndarray]
+) -> list[str]:
+    """The product or sum that each cotangent is, found on random values: in an example of ones and zeros, too many products are equal."""
+    rng = case.rng("formulas")
+    diff, cts = ([rng.uniform(0.5, 2.0, size=array.shape) for array in arrays] for arrays in (diff, ones))
+    result = program(diff, rest, cts)
+    observation = observe.Observation(case=case, call=call, diff=diff, rest=rest, cts={"base": cts}, rules=call.rules)
+    evidence = Evidence(observation=observation, got=result["rule"], want=result["reference"], loose=1e-9)
+    return [_how(evidence, value) for value in evidence.want]
 
 
 def _example_case(spec: Spec) -> Case:

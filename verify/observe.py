@@ -61,7 +61,7 @@ class Observation:
     """
 
     case: Case
-    call: programs.Call
+    call: programs.Traced
     diff: list[np.ndarray]
     rest: list[Any]
     cts: Mapping[str, list[np.ndarray]]
@@ -88,16 +88,17 @@ class Observation:
 def observe(spec: Spec, case: Case) -> Observation:
     """Run a case. What the user's rule raises is kept in the observation; what primal or reference raise means a wrong spec, and is raised."""
     call, diff, rest = programs.bind(spec, case)
-    user_dtypes = tuple(dtype or "float64" for dtype in case.dtypes if dtype is not None) or ("float64",) * len(diff)
+    dtypes = tuple(dtype or "float64" for dtype in case.dtypes if dtype is not None) or ("float64",) * len(diff)
+    user = cast(diff, dtypes)
+    fixed = case.dtype == "float64" and any(dtype != "float64" for dtype in dtypes)  # the spec allows no float64 here
     with enable_x64(True):
-        user = cast(diff, user_dtypes)
-        shapes = programs.output_shapes(call, user, rest)
-        rules = programs.custom_rules(call, user, rest)
-    cts = _cotangents(case, shapes)
+        low = programs.trace(call, user, rest) if any(dtype != "float64" for dtype in dtypes) else None
+        exact = low if fixed and spec.reference is not None and low else programs.trace(call, diff, rest)
+    cts = _cotangents(case, (low or exact).shapes)
     seconds: dict[str, float] = {}
-    seen: dict[str, Any] = {"case": case, "call": call, "diff": diff, "rest": rest, "cts": cts, "rules": rules, "seconds": seconds}
+    seen: dict[str, Any] = {"case": case, "call": exact, "diff": diff, "rest": rest, "cts": cts, "rules": exact.rules, "seconds": seconds}
     try:
-        return Observation(**seen, **_measure(case, call, diff, user_dtypes, rest, cts, seconds))
+        return Observation(**seen, **_measure(case, exact, diff, dtypes, fixed, rest, cts, seconds))
     except programs.StageError as error:
         if error.stage != "rule":
             raise
@@ -105,9 +106,9 @@ def observe(spec: Spec, case: Case) -> Observation:
 
 
 def _measure(
-    case: Case, call: programs.Call, diff: list[Any], dtypes: tuple[str, ...], rest: list[Any], cts: Mapping[str, list[Any]], seconds: dict[str, float]
-) -> dict[str, Any]:
-    fixed = case.dtype == "float64" and any(dtype != "float64" for dtype in dtypes)
+    case: Case, call: programs.Traced, diff: list[Any], dtypes: tuple[str, ...], fixed: bool, rest: list[Any], cts: Mapping[str, list[Any]],
+    seconds: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
     program, no_truth = _exact_program(call, diff, rest, cts["base"], with_rule=not fixed)
     rule_limit, reference_limit = lowest_float(program.jaxpr, programs.RULE_PART), lowest_float(program.jaxpr, programs.REFERENCE_PART)
     exact = _runs(program, diff, rest, cts)
@@ -122,7 +123,7 @@ def _measure(
     limit = max(rule_limit, *dtypes, key=_eps) if fixed or rule_limit != "float64" else "float64"
     low = tuple(limit if dtype == "float64" else dtype for dtype in dtypes)
     if any(dtype != "float64" for dtype in low):
-        measured.append(_measure_low(case, call, cast(diff, low), rest, cts, truth, noise, out_noise, seconds))
+        measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, noise, out_noise, seconds))
     add_seconds(seconds, program.seconds)
     slopes_of = "primal" if not fixed and (rule_limit == "float64" or no_truth) else "reference_out"
     slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
@@ -133,7 +134,7 @@ def _measure(
     }  # fmt: skip
 
 
-def _exact_program(call: programs.Call, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool) -> tuple[engine.Program, str]:
+def _exact_program(call: programs.Traced, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool) -> tuple[engine.Program, str]:
     """The float64 program, and why it has no reference in it ("" if it has). A given reference must be differentiable."""
     try:
         return engine.quick(programs.core(call, with_rule=with_rule), diff, rest, cts), ""
@@ -149,7 +150,9 @@ def _measure_low(
 ) -> Measured:  # fmt: skip
     dtypes = tuple(str(array.dtype) for array in user)
     x64 = case.dtype == "mixed" or "float64" in dtypes  # the others as most users run: x64 off
-    program = engine.full(programs.core(call, with_reference=truth is not None), user, rest, cts["base"], x64=x64)
+    with enable_x64(x64):
+        traced = programs.trace(call, user, rest)
+    program = engine.full(programs.core(traced, with_reference=truth is not None), user, rest, cts["base"], x64=x64)
     runs = _runs(program, user, rest, cts)
     add_seconds(seconds, program.seconds)
     if truth is not None and noise is not None and out_noise is not None:

@@ -17,11 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from verify.cases import Case, Key, Static
 from verify.errors import InternalError
 from verify.spec import Spec, SpecError
-from verify.strip import count_custom_rules, strip_custom_rules
+from verify.strip import count_custom_rules, evaluate
 
 
 RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in the core program
@@ -81,20 +82,47 @@ class Call:
         return _float_leaves(self.fn(*self._args(diff, rest), **self.options))
 
     def run_reference(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
-        """The same of the reference, or of fn without its custom rules."""
-        args = self._args(diff, rest)
-        if self.has_reference:
-            return _float_leaves(self.reference(*args, **self.options))
-        flat, tree = jax.tree.flatten(args)
-        arrays = [i for i, leaf in enumerate(flat) if hasattr(leaf, "dtype")]
+        """The same of the given reference."""
+        return _float_leaves(self.reference(*self._args(diff, rest), **self.options))
 
-        def of_arrays(*values: Any) -> Any:
-            leaves = list(flat)
-            for i, value in zip(arrays, values, strict=True):
-                leaves[i] = value
-            return _float_leaves(self.fn(*jax.tree.unflatten(tree, leaves), **self.options))
 
-        return list(strip_custom_rules(of_arrays)(*[flat[i] for i in arrays]))
+@dataclass(frozen=True)
+class Traced:
+    """A call traced once, for arguments of certain shapes and dtypes: from here on no Python of the user's function runs again.
+
+    shapes: of the floating-point outputs; rules: how many custom rules the function calls.
+    """
+
+    call: Call
+    jaxpr: Any
+    shapes: list[Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.call.names
+
+    @property
+    def has_reference(self) -> bool:
+        return self.call.has_reference
+
+    @property
+    def rules(self) -> int:
+        return count_custom_rules(self.jaxpr)
+
+    def run(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+        """fn, with its custom rules."""
+        return list(jaxpr_as_fun(self.jaxpr)(*diff, *rest))
+
+    def run_reference(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+        """The given reference, or fn without its custom rules."""
+        return self.call.run_reference(diff, rest) if self.has_reference else evaluate(self.jaxpr, [*diff, *rest])
+
+
+def trace(call: Call, diff: list[Any], rest: list[Any]) -> Traced:
+    """Trace fn. What it raises is a StageError of "primal"."""
+    with stage("primal"):
+        jaxpr, shapes = jax.make_jaxpr(call.run, return_shape=True)(diff, rest)
+    return Traced(call=call, jaxpr=jaxpr, shapes=shapes)
 
 
 def _float_leaves(output: Any) -> list[Any]:
@@ -143,7 +171,7 @@ def _check_arity(spec: Spec, case: Case) -> None:
             ) from None
 
 
-def core(call: Call, with_rule: bool = True, with_reference: bool = True) -> Callable[..., dict[str, Any]]:
+def core(call: Traced, with_rule: bool = True, with_reference: bool = True) -> Callable[..., dict[str, Any]]:
     """Primal, forward and backward of the rule, and value and gradient of the reference, for one cotangent.
 
     The two parts are traced under scopes of their own, so that their equations can be told apart.
@@ -176,7 +204,7 @@ def core(call: Call, with_rule: bool = True, with_reference: bool = True) -> Cal
     return program
 
 
-def rule(call: Call) -> Callable[..., tuple[list[Any], list[Any]]]:
+def rule(call: Traced | Call) -> Callable[..., tuple[list[Any], list[Any]]]:
     """(diff, rest, cts) -> outputs and cotangents of the arguments, by the hand-written rule."""
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -186,7 +214,7 @@ def rule(call: Call) -> Callable[..., tuple[list[Any], list[Any]]]:
     return program
 
 
-def reference(call: Call) -> Callable[..., tuple[list[Any], list[Any]]]:
+def reference(call: Traced) -> Callable[..., tuple[list[Any], list[Any]]]:
     """The same by JAX's autodiff of the reference."""
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -196,7 +224,7 @@ def reference(call: Call) -> Callable[..., tuple[list[Any], list[Any]]]:
     return program
 
 
-def second_order(call: Call) -> Callable[..., dict[str, Any]]:
+def second_order(call: Traced) -> Callable[..., dict[str, Any]]:
     """Gradients of <weights, cotangents of the arguments> with respect to arguments and cotangent: reverse over reverse."""
 
     def over(first: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -220,7 +248,7 @@ def second_order(call: Call) -> Callable[..., dict[str, Any]]:
     return both
 
 
-def batched(call: Call, axes: Sequence[int | None], ct_axis: int | None) -> Callable[..., list[Any]]:
+def batched(call: Traced, axes: Sequence[int | None], ct_axis: int | None) -> Callable[..., list[Any]]:
     """The rule's cotangents under `jax.vmap`, with these batch axes for the differentiable arguments and the cotangent."""
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> list[Any]:
@@ -228,18 +256,6 @@ def batched(call: Call, axes: Sequence[int | None], ct_axis: int | None) -> Call
             return jax.vmap(lambda d, c: rule(call)(d, rest, c)[1], in_axes=(list(axes), ct_axis))(diff, cts)
 
     return program
-
-
-def custom_rules(call: Call, diff: list[Any], rest: list[Any]) -> int:
-    """How many custom rules the function calls."""
-    with stage("primal"):
-        return count_custom_rules(jax.make_jaxpr(call.run)(diff, rest))
-
-
-def output_shapes(call: Call, diff: list[Any], rest: list[Any]) -> list[Any]:
-    """Shape and dtype of each floating-point output."""
-    with stage("primal"):
-        return jax.eval_shape(call.run, diff, rest)
 
 
 def _as(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:

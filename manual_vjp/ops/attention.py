@@ -9,13 +9,15 @@ Derivation.  dO = dP V + P dV     dP_ts = P_ts (dL_ts - sum_s' P_ts' dL_ts')    
     The middle map, diag(p) - p p^T on each row, is symmetric, so it is its own VJP.
 Backward, with o_ct given:
     V_ct = P^T o_ct     P_ct = o_ct V^T     L_ct = P * (P_ct - rowsum(P * P_ct))     bias_ct = L_ct
+    and rowsum(P * P_ct) = rowsum(o_ct * O), because both are the sum over s and h of P_ts V_sh (o_ct)_th: no sum over T x S is needed.
     Q_ct = scale L_ct K     K_ct = scale L_ct^T Q
     Query heads that share a key head add up in K_ct and V_ct; so do the copies of a bias that was broadcast, in bias_ct.
     P^T is computed as such, from K Q^T, so that no product needs a transposed (T, S) array: that is faster.
 Validity: no kinks. A row t with nothing allowed (masked, all its biases -inf, or S = 0) has O = 0 and cotangents 0
     (`jax.nn.dot_product_attention` has the average of all rows of V there). 16-bit inputs compute in float32.
-Residuals: query, key, value, bias and mask, which the caller holds, and lse, one number for each batch, head and t: O(T), where autodiff
-    keeps arrays of T x S. P is computed again. Both passes hold a few T x S arrays while they run.
+Residuals: query, key, value, bias and mask, which the caller holds; O before it is rounded to 16 bits (otherwise it is the output itself);
+    and lse, one number for each batch, head and t. So O(T + S), where autodiff keeps arrays of T x S; P is computed again.
+    Both passes hold a few T x S arrays while they run.
 """
 
 import functools as ft
@@ -28,7 +30,7 @@ from jaxtyping import Array, Bool, Float
 from manual_vjp._rule import dtypes, match, require_floating, static_number
 from verify.spec import Arg, Spec
 
-Residuals = tuple[Array, Array, Array, Array | None, Array | None, Array]  # query, key, value, bias, mask, lse
+Residuals = tuple[Array, Array, Array, Array | None, Array | None, Array, Array]  # query, key, value, bias, mask, out, lse
 
 
 def attention(
@@ -118,18 +120,18 @@ def _forward(query, key, value, bias, mask, scale: float, is_causal: bool) -> tu
     weights = jnp.exp(logits - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     total = jnp.where(total == 0, 1, total)
-    out = jnp.einsum("bkrs,bksh->bkrh", weights, v) / total
-    return _unrows(out, query).astype(result), (query, key, value, bias, mask, top + jnp.log(total))
+    out = _unrows(jnp.einsum("bkrs,bksh->bkrh", weights, v) / total, query)
+    return out.astype(result), (query, key, value, bias, mask, out, top + jnp.log(total))
 
 
 def _backward(scale: float, is_causal: bool, residuals: Residuals, out_ct: Array):
-    query, key, value, bias, mask, lse = residuals
+    query, key, value, bias, mask, out, lse = residuals
     q, k, v = _rows(query, key, value, dtype=lse.dtype)
-    o_ct = _rows(out_ct, key, dtype=lse.dtype)[0]
+    o_ct, o = (_rows(a, key, dtype=lse.dtype)[0] for a in (out_ct, out))
     logits = scale * jnp.einsum("bksh,bkrh->bksr", k, q)
     p = jnp.exp(_masked(logits, "bksgt", query, key, bias, mask, is_causal) - jnp.swapaxes(lse, 2, 3))
     p_ct = jnp.einsum("bksh,bkrh->bksr", v, o_ct)
-    l_ct = p * (p_ct - jnp.sum(p * p_ct, axis=2, keepdims=True))
+    l_ct = p * (p_ct - jnp.sum(o_ct * o, axis=-1)[:, :, None])
     v_ct = jnp.einsum("bksr,bkrh->bksh", p, o_ct)
     k_ct = scale * jnp.einsum("bksr,bkrh->bksh", l_ct, q)
     q_ct = scale * jnp.einsum("bkhs,bksr->bkhr", jnp.swapaxes(k, 2, 3), l_ct)

@@ -32,7 +32,7 @@ def judge(observation: Observation) -> list[Finding]:
     try:
         with enable_x64(True), jax.default_device(engine.host()):
             arrays = [jax.numpy.asarray(x) for x in observation.diff]
-            gradient = [np.asarray(g) for g in programs.rule(call)(arrays, observation.rest, observation.cts["base"])[1]]
+            gradient = [np.asarray(g) for g in programs.rule(call.call)(arrays, observation.rest, observation.cts["base"])[1]]
     except Exception as error:
         message = f"without jit the rule raises {type(error).__name__} at {user_line(error)}: {' '.join(str(error).split())[:300]}"
         return [Finding(check=NAME, status=Status.FAIL, message=message, address=address)]
