@@ -115,8 +115,8 @@ def _draw_case(
     spec: Spec, described: Mapping[str, Any], seed: int, index: int, sizes: Sizes, options: Mapping[str, Any], absent: frozenset[str], resized: bool
 ) -> Case:
     rng = generator(spec.name, seed, index, "values")
-    style = STYLES[int(rng.integers(len(STYLES)))]
     dtype = _case_dtype(spec, index)
+    style = STYLES[int(rng.integers(len(STYLES)))] if dtype == "float64" else "unit"  # low precision: as activations are
     dtypes: list[str | None] = []
 
     def leaf(path: str, arg: Arg) -> Any:
@@ -189,7 +189,7 @@ def _floats(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: s
         return rng.integers(1, 300_000, size=shape) / 1e5
     if style in ("decimals", "edges") and np.prod(shape) <= 64:
         return rng.integers(-300, 301, size=shape) / 100
-    scale = {"small": 0.05, "large": 10.0}.get(style, 1.0)
+    scale = {"small": 0.05, "unit": 1 / 3, "large": 10.0}.get(style, 1.0)
     return scale * (rng.integers(-300_000, 300_001, size=shape) / 1e5)
 
 

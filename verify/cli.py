@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from verify.records import Report
 
 USAGE, NOTHING, INTERNAL, INTERRUPTED = 2, 3, 4, 130
+WORTH_PROCESSES = 60  # cases: below, starting processes (2 s each) costs more than it saves
 
 
 class Cli(click.Group):
@@ -80,11 +81,12 @@ def main() -> None:
 @click.option("--config", type=click.Path(), help="TOML file with specs, cases, seed, checks.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON (- for stdout).")
 @click.option("--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the report as JUnit XML.")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="Processes (by default one for each core, or none for little work).")
 @click.option("-v", "--verbose", is_flag=True, help="Show every check of every operation.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(
     names: tuple[str, ...], cases: int | None, seed: int | None, checks: tuple[str, ...], config: str | None, json_file: str | None,
-    junit_file: str | None, verbose: bool, quiet: bool,
+    junit_file: str | None, jobs: int | None, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Verify operations on random sizes, dtypes, options and values.
 
@@ -97,17 +99,16 @@ def run(
         _require_writable(path)
     from verify.registry import installed, resolve
 
-    wanted = names or settings.specs
-    specs = [resolve(name) for name in wanted] if wanted else list(installed().values())
+    wanted = tuple(dict.fromkeys(names or settings.specs or installed()))
+    specs = {name: resolve(name) for name in wanted}
     from verify.checks import select
+    from verify.runner import case_count
 
-    chosen = checks or settings.checks
-    select(chosen)
-    count, number = (cases if cases is not None else settings.cases), (seed if seed is not None else settings.seed or 0)
-    from verify.runner import run_spec
-
+    seed = seed if seed is not None else settings.seed or 0
+    count = case_count(cases if cases is not None else settings.cases, seed)
+    selected = [check.NAME for check in select(checks or settings.checks)]
     with _progress(quiet) as advance:
-        verdicts = [_guarded(spec.name, lambda spec=spec: run_spec(spec, count, number, chosen, advance(spec.name))) for spec in specs]
+        verdicts = list(_verdicts(specs, count, seed, selected, jobs, advance))
     _finish(verdicts, json_file, junit_file, verbose)
 
 
@@ -163,6 +164,26 @@ def doctor() -> None:
         well &= fine
         click.echo(f"{'ok ' if fine else 'BAD'}  {what:<20} {_clean(detail)}")
     sys.exit(0 if well else 1)
+
+
+def _verdicts(
+    specs: dict[str, Any], cases: int, seed: int, checks: list[str], jobs: int | None, advance: Callable[[str], Callable[[int, int], None] | None]
+) -> Iterator[Any]:  # fmt: skip
+    """One verdict after the other; in processes where there is enough work to pay for starting them."""
+    from verify.runner import run_spec
+    from verify.workers import Workers, cores
+
+    jobs = jobs or (cores() if len(specs) * cases >= WORTH_PROCESSES else 1)
+    if jobs == 1:
+        for name, spec in specs.items():
+            yield _guarded(name, lambda spec=spec, name=name: run_spec(spec, cases, seed, checks, advance(name)))
+        return
+    with Workers(jobs) as workers:
+        for name in specs:
+            workers.order(name, cases, seed, checks)
+        for name, spec in specs.items():
+            judges = workers.judges(name)
+            yield _guarded(name, lambda spec=spec, name=name, judges=judges: run_spec(spec, cases, seed, checks, advance(name), judges))
 
 
 def _guarded(name: str, work: Callable[[], Any]) -> Any:

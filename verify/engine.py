@@ -40,10 +40,10 @@ class Program:
         return result
 
 
-def quick(function: Callable[..., Any], *args: Any) -> Program:
-    """Compile `function` for arguments like `args` in float64 on the host, cheaply."""
-    with _compat.enable_x64(True), jax.default_device(host()):
-        return _compile(function, args, quick_options(), x64=True, device=host())
+def quick(function: Callable[..., Any], *args: Any, x64: bool = True) -> Program:
+    """Compile `function` for arguments like `args` on the host, cheaply."""
+    with _compat.enable_x64(x64), jax.default_device(host()):
+        return _compile(function, args, quick_options(), x64=x64, device=host())
 
 
 def full(function: Callable[..., Any], *args: Any, x64: bool = False) -> Program:

@@ -57,6 +57,8 @@ class Observation:
 
     measured: the rule in float64, if it computes in float64, and in the case's own dtype, if that is another.
     truth: the float64 reference at each cotangent; None, with `no_truth` saying why, if JAX could not differentiate it.
+    sides: the reference's gradient a little ahead and behind along the first slope's direction, at the two shortest steps: (far ahead, far
+        behind, near ahead, near behind).
     raised: the exception that the rule raised, in which case nothing was measured.
     """
 
@@ -70,7 +72,7 @@ class Observation:
     truth: Mapping[str, Result] | None = None
     no_truth: str = ""
     slopes: tuple[Slope, ...] = ()
-    slopes_of: str = ""
+    sides: tuple[list[np.ndarray], ...] = ()
     limit: str = "float64"
     raised: programs.StageError | None = None
     exact_program: engine.Program | None = None
@@ -117,19 +119,27 @@ def _measure(
     if truth is not None:
         jitters = [_jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
         noise, out_noise = (_spread(exact["base"][key], [jitter[key] for jitter in jitters]) for key in ("reference", "reference_out"))
+        if not fixed:  # the rule may round differently; measured among moved inputs only, so that a rule wrong at special values is not excused
+            own = _spread(jitters[0]["rule"], [jitter["rule"] for jitter in jitters[1:]])
+            noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
     measured: list[Measured] = []
     if not fixed and rule_limit == "float64":
         measured.append(_measured("float64", ("float64",) * len(diff), exact, noise, out_noise))
     limit = max(rule_limit, *dtypes, key=_eps) if fixed or rule_limit != "float64" else "float64"
     low = tuple(limit if dtype == "float64" else dtype for dtype in dtypes)
     if any(dtype != "float64" for dtype in low):
-        measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, noise, out_noise, seconds))
+        moved = [] if truth is None else [_jittered(program, case, k, max(low, key=_eps), diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
+        measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, moved, seconds))
     add_seconds(seconds, program.seconds)
     slopes_of = "primal" if not fixed and (rule_limit == "float64" or no_truth) else "reference_out"
     slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
     slopes = slopes_along(program, case, diff, rest, cts["base"], slopes_of, slopes_limit, every=bool(no_truth))
+    sides = () if no_truth else tuple(
+        program([x + sign * step * v for x, v in zip(diff, slopes[0].direction, strict=True)], rest, cts["base"])["reference"]
+        for step in slopes[0].steps[-2:] for sign in (1, -1)
+    )
     return {
-        "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "slopes_of": slopes_of, "limit": limit,
+        "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "sides": sides, "limit": limit,
         "exact_program": program,
     }  # fmt: skip
 
@@ -146,24 +156,28 @@ def _exact_program(call: programs.Traced, diff: list[Any], rest: list[Any], cts:
 
 def _measure_low(
     case: Case, call: programs.Call, user: list[Any], rest: list[Any], cts: Mapping[str, list[Any]], truth: Mapping[str, Result] | None,
-    noise: list[np.ndarray] | None, out_noise: list[np.ndarray] | None, seconds: dict[str, float],
+    moved: list[Result], seconds: dict[str, float],
 ) -> Measured:  # fmt: skip
+    """The rule in low precision. `moved` is the truth at inputs moved by an ulp of that precision: what no stable algorithm can do better than."""
     dtypes = tuple(str(array.dtype) for array in user)
     x64 = case.dtype == "mixed" or "float64" in dtypes  # the others as most users run: x64 off
     with enable_x64(x64):
         traced = programs.trace(call, user, rest)
-    program = engine.full(programs.core(traced, with_reference=truth is not None), user, rest, cts["base"], x64=x64)
+    program = engine.full(programs.core(traced, with_reference=False), user, rest, cts["base"], x64=x64)
     runs = _runs(program, user, rest, cts)
     add_seconds(seconds, program.seconds)
-    if truth is not None and noise is not None and out_noise is not None:
-        noise = [
-            tolerance.smoothed(np.stack([wide(runs[k]["reference"][i]) - truth[k]["reference"][i] for k in ("base", "other", "mix")])) + exact
-            for i, exact in enumerate(noise)
-        ]
-        out_noise = [
-            tolerance.smoothed((wide(low) - exact)[None]) + own
-            for low, exact, own in zip(runs["base"]["reference_out"], truth["base"]["reference_out"], out_noise, strict=True)
-        ]
+    noise = out_noise = None
+    if truth is not None:
+        plain = engine.quick(programs.core(traced, with_rule=False), user, rest, cts["base"], x64=x64)
+        autodiff = _runs(plain, user, rest, cts)
+        add_seconds(seconds, plain.seconds)
+        noise, out_noise = (
+            [
+                tolerance.smoothed(np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]))
+                for i, exact in enumerate(truth["base"][key])
+            ]
+            for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
+        )
     return _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
 
 
@@ -197,7 +211,7 @@ def _jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: lis
     """The program at inputs and cotangents moved by an ulp or two: the same derivative, other rounding."""
     rng = case.rng(f"jitter{k}")
     ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
-    moved = [[values * (1.0 + ulps * rng.integers(-1, 2, size=values.shape)) for values in arrays] for arrays in (diff, ct)]
+    moved = [[values * (1.0 + ulps * rng.choice((-1, 1), size=values.shape)) for values in arrays] for arrays in (diff, ct)]
     return program(moved[0], rest, moved[1])
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from verify.cases import Case, Key, Static
 from verify.errors import InternalError
@@ -111,11 +110,14 @@ class Traced:
 
     def run(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
         """fn, with its custom rules."""
-        return list(jaxpr_as_fun(self.jaxpr)(*diff, *rest))
+        return evaluate(self.jaxpr, [*diff, *rest], keep_rules=True)
 
     def run_reference(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
         """The given reference, or fn without its custom rules."""
-        return self.call.run_reference(diff, rest) if self.has_reference else evaluate(self.jaxpr, [*diff, *rest])
+        if not self.has_reference:
+            return evaluate(self.jaxpr, [*diff, *rest])
+        shaped = [[jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves] for leaves in (diff, rest)]
+        return evaluate(jax.make_jaxpr(self.call.run_reference)(*shaped), [*diff, *rest], keep_rules=True)
 
 
 def trace(call: Call, diff: list[Any], rest: list[Any]) -> Traced:

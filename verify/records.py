@@ -80,7 +80,6 @@ class Verdict:
     smallest_detectable: float | None = None
     diagnosis: str = ""
     address: str | None = None
-    reproduce: str = ""
     smallest_case: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0

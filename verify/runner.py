@@ -23,8 +23,11 @@ from verify.shrink import shrink
 from verify.spec import Spec, SpecError
 
 DEFAULT_CASES = 104
-WORKERS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
+THREADS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
 ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
+
+
+_DTYPE_ORDER = (None, "float64", "float32", "bfloat16", "float16", "mixed")
 
 
 @dataclass(frozen=True)
@@ -40,30 +43,47 @@ class Judged:
         return bool(_failing_checks(self))
 
 
+Judges = Callable[[Spec, Sequence[Case], Sequence[ModuleType]], Iterator[Judged]]
+
+
 def run_spec(
-    spec: Spec, cases: int | None = None, seed: int = 0, checks: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+    spec: Spec,
+    cases: int | None = None,
+    seed: int = 0,
+    checks: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    judges: Judges | None = None,
 ) -> Verdict:
-    """Verify a spec on random cases. `progress(done, total)` is called after each.
+    """Verify a spec on random cases. `progress(done, total)` is called after each; `judges` says where the work is done (in threads here).
 
     Raises SpecError for a spec that cannot be drawn from. A function or reference that raises gives a verdict ERROR.
     """
-    count = DEFAULT_CASES if cases is None else cases
-    if count < 1:
+    count = case_count(cases, seed)
+    return run_cases(spec, list(draw(spec, seed, range(count))), checks, progress, judges)
+
+
+def case_count(cases: int | None, seed: int) -> int:
+    """The number of cases to run. Raises SpecError for numbers that make no sense."""
+    if cases is not None and cases < 1:
         raise SpecError(f"cases must be at least 1, got {cases}")
     if not 0 <= seed < 2**63:
         raise SpecError(f"seed must be between 0 and 2**63 - 1, got {seed}")
-    return run_cases(spec, list(draw(spec, seed, range(count))), checks, progress)
+    return DEFAULT_CASES if cases is None else cases
 
 
 def run_cases(
-    spec: Spec, cases: Sequence[Case], checks: Sequence[str] | None = None, progress: Callable[[int, int], None] | None = None
+    spec: Spec,
+    cases: Sequence[Case],
+    checks: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    judges: Judges | None = None,
 ) -> Verdict:
     """Verify a spec on the given cases, in order."""
     start = time.perf_counter()
     selected = all_checks.select(list(checks) if checks is not None else None)
     judged: list[Judged] = []
     failures = 0
-    for result in _in_threads(lambda case: judge(spec, case, selected), cases):
+    for result in (judges or in_threads)(spec, cases, selected):
         judged.append(result)
         failures += result.failed
         if progress:
@@ -96,7 +116,7 @@ def judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
 def _unusable(case: Case, error: StageError) -> Finding:
     who = "the function itself" if error.stage == "primal" else "the reference"
     line = user_line(error.cause)
-    text = " ".join(str(error.cause).split())[:500]
+    text = " ".join(str(error.cause).split())[:500].rstrip(".")
     message = (
         f"{who} raises {type(error.cause).__name__}{' at ' + line if line else ''}: {text}. "
         f"The inputs were {case.describe() or 'the given arrays'}. If such inputs are not meant to work, say so with sizes=, domain= or args= in the spec"
@@ -104,10 +124,10 @@ def _unusable(case: Case, error: StageError) -> Finding:
     return Finding(check="structure", status=Status.ERROR, message=message, address=case.address)
 
 
-def _in_threads(work: Callable[[Case], Judged], cases: Sequence[Case]) -> Iterator[Judged]:
-    """Results in order, computed a few ahead. Leaving the loop early drops what has not begun."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        pending = [pool.submit(work, case) for case in cases]
+def in_threads(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:
+    """Results in order, computed a few ahead: one thread traces while another compiles. Leaving the loop early drops what has not begun."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        pending = [pool.submit(judge, spec, case, selected) for case in cases]
         try:
             for future in pending:
                 yield future.result()
@@ -125,7 +145,7 @@ def _merge(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
             groups.setdefault(key, []).append(finding)
     order = {check.NAME: position for position, check in enumerate(all_checks.ALL)}
     merged = [_merged(group) for group in groups.values()]
-    merged.sort(key=lambda finding: (order.get(finding.check, 99), -finding.status.badness, finding.dtype or "", finding.argument or ""))
+    merged.sort(key=lambda finding: (order.get(finding.check, 99), -finding.status.badness, _DTYPE_ORDER.index(finding.dtype), finding.argument or ""))
     seconds: dict[str, float] = {}
     for result in judged:
         add_seconds(seconds, result.seconds)

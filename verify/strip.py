@@ -34,10 +34,13 @@ def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     return stripped
 
 
-def evaluate(jaxpr: Any, args: Sequence[Any], after: Callable[[Any, list[Any]], list[Any]] | None = None) -> list[Any]:
-    """Run a jaxpr equation by equation without its custom rules; `after(equation, outputs)` may replace the outputs of an equation.
+def evaluate(
+    jaxpr: Any, args: Sequence[Any], after: Callable[[Any, list[Any]], list[Any]] | None = None, keep_rules: bool = False
+) -> list[Any]:
+    """Run a jaxpr equation by equation, without its custom rules unless `keep_rules`; `after(equation, outputs)` may replace an equation's outputs.
 
-    Calls (`jit` and the primals of custom rules) are entered, so `after` sees their equations; loops and branches are single equations.
+    Calls (`jit`, and the primals of custom rules that are not kept) are entered, so `after` sees their equations; loops and branches are single
+    equations. Entering the calls also makes differentiation cheap: JAX differentiates each nested `jit` in a trace of its own.
     """
     jaxpr = _compat.closed(jaxpr)
     env: dict[Any, Any] = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
@@ -48,10 +51,10 @@ def evaluate(jaxpr: Any, args: Sequence[Any], after: Callable[[Any, list[Any]], 
 
     for equation in jaxpr.jaxpr.eqns:
         values = [read(atom) for atom in equation.invars]
-        if (inner := _entered(equation)) is not None:
-            outputs = evaluate(inner, values, after)
+        if (inner := _entered(equation, keep_rules)) is not None:
+            outputs = evaluate(inner, values, after, keep_rules)
         else:
-            outputs = _compat.bind(equation, values, _without_rules(equation.params))
+            outputs = _compat.bind(equation, values, equation.params if keep_rules else _without_rules(equation.params))
             if after is not None:
                 outputs = after(equation, outputs)
         env |= dict(zip(equation.outvars, outputs, strict=True))
@@ -63,9 +66,9 @@ def count_custom_rules(jaxpr: Any) -> int:
     return sum(equation.primitive.name in _compat.CUSTOM_RULES for equation in _compat.walk(jaxpr))
 
 
-def _entered(equation: Any) -> Any:
+def _entered(equation: Any, keep_rules: bool) -> Any:
     name = equation.primitive.name
-    if name in _compat.CUSTOM_RULES:
+    if name in _compat.CUSTOM_RULES and not keep_rules:
         return equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr"))
     return equation.params["jaxpr"] if name in ("jit", "pjit") else None
 

@@ -9,8 +9,9 @@ float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FL
     `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient. It matters only where the exact gradient is 0
     by cancellation and another order of operations leaves a rounding residue.
 lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
-    `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs (worst of several samples, and
-    at least the array's root mean square, since a single sample can be right by luck), measured against the float64 truth.
+    `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs, measured against the float64 truth,
+    or, if larger, what moving the inputs by an ulp of that dtype does to the truth: a stable algorithm may be off by that much. (Worst of
+    several samples, and at least the array's root mean square, since a single sample can be right by luck.)
 No bound grows with the size of an array; a sum's noise grows by itself, as it is measured.
 """
 
@@ -35,6 +36,8 @@ TINY_ULPS = 4.0
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
+KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
+
 # Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by
 # rounding (eps/h = 3e-11); kinks are crossed by long steps only, so the tableau finds the range where the function is smooth.
 FIRST_STEP = 2.0**-5
@@ -55,6 +58,16 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = 
         relative = RELATIVE_64_SECOND if second else RELATIVE_64
         return relative * size + NOISE_FACTOR * noise + FLOOR_ULPS * EPS[dtype] * scale
     return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
+
+
+def abstain(want: np.ndarray, error: np.ndarray, dtype: str) -> np.ndarray:
+    """`error`, infinite where it is so large that the oracle cannot tell right from wrong, or where there is no finite value."""
+    size = np.abs(want)
+    largest = float(np.max(size[np.isfinite(size)], initial=0.0))
+    useless = ~np.isfinite(want) | ~np.isfinite(error)
+    if dtype == "float64":
+        useless |= error > CANNOT_TELL * max(largest, TINY[dtype])
+    return np.where(useless, np.inf, error)
 
 
 def smoothed(samples: np.ndarray) -> np.ndarray:

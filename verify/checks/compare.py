@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify import tolerance
-from verify.observe import largest, wide
+from verify.observe import wide
 from verify.records import Estimate, Finding, Status
 
 
@@ -23,7 +23,7 @@ def compare(check: str, what: str, names: Sequence[str], got: Sequence[np.ndarra
     blind = ""
     for name, raw, value, error in zip(names, got, want.value, want.error, strict=True):
         array = wide(raw)
-        usable = _usable(value, error, dtype)
+        usable = np.isfinite(value) & np.isfinite(error)
         total += value.size
         compared += int(usable.sum())
         if not usable.all() and not blind:
@@ -41,13 +41,6 @@ def compare(check: str, what: str, names: Sequence[str], got: Sequence[np.ndarra
     if total and not compared:
         return [Finding(check=check, status=Status.INCONCLUSIVE, message=f"nothing could be compared: {blind}", dtype=dtype, address=address)]
     return [Finding(check=check, status=Status.PASS, comparisons=compared, detectable=detectable, dtype=dtype, address=address)]
-
-
-def _usable(value: np.ndarray, error: np.ndarray, dtype: str) -> np.ndarray:
-    usable = np.isfinite(value) & np.isfinite(error)
-    if dtype == "float64":
-        usable &= error <= np.maximum(tolerance.CANNOT_TELL * max(largest(value), 1e-300), tolerance.CANNOT_TELL * np.abs(value))
-    return usable
 
 
 def _blindness(name: str, got: np.ndarray, value: np.ndarray, error: np.ndarray, usable: np.ndarray) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify.observe import Measured, Observation, Slope, wide
+from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.records import Finding, Status
 from verify.tolerance import CANNOT_TELL, EPS, LOW_FACTOR, RELATIVE_64
@@ -24,6 +25,9 @@ def applies(observation: Observation) -> bool:
 
 
 def judge(observation: Observation) -> list[Finding]:
+    if at_kink(observation):
+        message = "the inputs lie on a kink, where differences to both sides disagree"
+        return [Finding(check=NAME, status=Status.SKIP, message=message, address=observation.case.address)]
     findings = [_judge(observation, observation.measured[0], measured) for measured in observation.slopes]
     failures = [finding for finding in findings if finding.status is Status.FAIL]
     if failures:

@@ -17,8 +17,8 @@ COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "
 NEXT = {
     "structure": "make the backward return one cotangent per argument, in the argument's shape and dtype",
     "primal": "make forward rule and primal compute the same value, or mend the reference",
-    "gradient": "compare the formula of this cotangent with the derivation; the replay below repeats exactly this case",
-    "finite-difference": "compare the formula with the derivation; the replay below repeats exactly this case",
+    "gradient": "compare the formula of this cotangent with its derivation",
+    "finite-difference": "compare the formula with its derivation",
     "linearity": "remove what is not linear in the upstream cotangent from the backward (clip, sign, square, a constant)",
     "zero-cotangent": "multiply every term of the backward by the upstream cotangent, and keep 0/0 out of it",
     "repeatability": "keep no state between calls; pass PRNG keys as arguments",
@@ -97,30 +97,31 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
         rows.add_row("smallest", Text(clean(verdict.smallest_case)))
     if verdict.address:
         rows.add_row("replay", Text(f"verify replay {_quoted(clean(verdict.address))}"))
-    elif verdict.reproduce:
-        rows.add_row("again", Text(clean(verdict.reproduce)))
     for note in verdict.notes:
         rows.add_row("note", Text(clean(note)))
     return [*lines, Padding(rows, (0, 0, 0, 2))]
 
 
-def _checks(verdict: Verdict) -> Table:
+def _checks(verdict: Verdict) -> Group:
+    """A row for each check, dtype and status; the reasons of what was not compared stand below."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title, justify in (("check", "left"), ("dtype", "left"), ("verdict", "left"), ("cases", "right"), ("comparisons", "right"), ("error caught", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
     table.add_column("", overflow="fold")
-    seen: set[tuple[str, str | None, Status]] = set()
+    groups: dict[tuple[str, str | None, Status], list[Finding]] = {}
     for finding in verdict.findings:
-        if (key := (finding.check, finding.dtype, finding.status)) in seen:
-            continue
-        seen.add(key)
-        arguments = [f.argument for f in verdict.findings if (f.check, f.dtype, f.status) == key and f.argument]
-        reason = finding.message if finding.status in (Status.SKIP, Status.INCONCLUSIVE) else ", ".join(arguments)
+        groups.setdefault((finding.check, finding.dtype, finding.status), []).append(finding)
+    reasons: list[Text] = []
+    for (check, dtype, status), findings in groups.items():
+        arguments = ", ".join(finding.argument for finding in findings if finding.argument)
+        comparisons, cases = sum(finding.comparisons for finding in findings), max(finding.cases for finding in findings)
         table.add_row(
-            finding.check, finding.dtype or "", Text(str(finding.status), style=COLOURS[finding.status]), f"{finding.cases:,}",
-            f"{finding.comparisons:,}", _error(finding.detectable), Text(clean(reason), style="dim"),
+            check, dtype or "", Text(str(status), style=COLOURS[status]), f"{cases:,}", f"{comparisons:,}", _error(findings[0].detectable),
+            Text(clean(arguments), style="dim"),
         )  # fmt: skip
-    return table
+        if status in (Status.SKIP, Status.INCONCLUSIVE):
+            reasons.append(Text(clean(f"{check} {status} in {cases}: {findings[0].message}"), style="dim"))
+    return Group(table, *reasons)
 
 
 def _total(report: Report) -> Text:
@@ -136,7 +137,7 @@ def _total(report: Report) -> Text:
 
 
 def _error(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}"
+    return "" if value is None else f"{value:.1e}" if value < 1 else "> 100 %"
 
 
 def _quoted(address: str) -> str:

@@ -1,0 +1,103 @@
+"""The same work in several processes: tracing is Python, so threads share one core.
+
+Work travels as names and indices, and each worker draws the cases itself. A worker that dies (a segmentation fault in a kernel, memory) takes only its
+own chunk with it: the rest goes on in fresh processes, the chunk is tried once more alone, and what dies again is an ERROR.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
+
+from verify import checks as all_checks
+from verify.cases import Case, draw
+from verify.records import Finding, Status
+from verify.registry import resolve
+from verify.runner import Judged, judge
+from verify.spec import Spec
+
+CHUNK = 13  # cases: small enough to keep all workers busy to the end
+Chunk = list[tuple[tuple[Finding, ...], dict[str, float]]]
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Processes that judge cases of operations named as on the command line. Use as a context manager.
+
+    `order(name, cases, seed, checks)` starts the work on an operation; calling `judges(name)` gives what `runner.run_cases` takes.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._pool = self._new()
+        self._futures: dict[str, list[Future[Chunk]]] = {}
+        self._orders: dict[str, list[tuple[str, int, int, int, tuple[str, ...]]]] = {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def order(self, name: str, cases: int, seed: int, checks: Sequence[str]) -> None:
+        self._orders[name] = [(name, seed, start, min(start + CHUNK, cases), tuple(checks)) for start in range(0, cases, CHUNK)]
+        self._futures[name] = [self._pool.submit(_work, *order) for order in self._orders[name]]
+
+    def judges(self, name: str):  # type: ignore[no-untyped-def]
+        def results(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:
+            del spec, selected  # the workers have their own
+            by_index = iter(cases)
+            try:
+                for position in range(len(self._orders[name])):
+                    for findings, seconds in self._result(name, position):
+                        yield Judged(next(by_index), findings, seconds)
+            finally:
+                for future in self._futures[name]:
+                    future.cancel()
+
+        return results
+
+    def _result(self, name: str, position: int) -> Chunk:
+        try:
+            return self._futures[name][position].result()
+        except BrokenProcessPool:
+            return self._again(name, position)
+
+    def _again(self, name: str, position: int) -> Chunk:
+        """One chunk alone, in a process of its own; then everything that was lost goes to a fresh pool."""
+        order = self._orders[name][position]
+        with self._new(1) as alone:
+            try:
+                chunk = alone.submit(_work, *order).result()
+            except BrokenProcessPool:
+                target, seed, start, stop, _ = order
+                message = (
+                    f"the process died while it ran cases {start} to {stop - 1}: a crash in native code, or memory ran out. "
+                    f"Find the case with: verify run {target} --seed {seed} --cases N --jobs 1"
+                )
+                lost = Finding(check="structure", status=Status.ERROR, message=message, address=f"{target}/{seed}/{start}")
+                chunk = [((lost,), {})] * (stop - start)
+        self._pool = self._new()
+        for other, orders in self._orders.items():
+            for k, future in enumerate(self._futures[other]):
+                lost_too = future.done() and not future.cancelled() and isinstance(future.exception(), BrokenProcessPool)
+                if lost_too and (other, k) != (name, position):
+                    self._futures[other][k] = self._pool.submit(_work, *orders[k])
+        return chunk
+
+    def _new(self, jobs: int | None = None) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(jobs or self._jobs, mp_context=multiprocessing.get_context("spawn"))  # fork after JAX has started hangs
+
+
+def _work(name: str, seed: int, start: int, stop: int, checks: tuple[str, ...]) -> Chunk:
+    spec = resolve(name)
+    selected = all_checks.select(checks)
+    return [(result.findings, result.seconds) for result in (judge(spec, case, selected) for case in draw(spec, seed, range(start, stop)))]
