@@ -81,7 +81,7 @@ def _compiled(spec: Spec, case: Case) -> tuple[programs.Traced, engine.Program, 
     with observe.enable_x64(True):
         traced = programs.trace(call, diff, rest)
     ones = [np.ones(shape.shape) for shape in traced.shapes]
-    return traced, engine.quick(programs.core(traced), diff, rest, ones), diff, rest, ones
+    return traced, engine.exact(programs.core(traced), diff, rest, ones), diff, rest, ones
 
 
 def _formulas(

@@ -19,6 +19,7 @@ from verify.cases import Case, round_to
 from verify.spec import FLOAT_DTYPES, Spec
 
 Result = Mapping[str, list[np.ndarray]]
+COMPILED_EVERY = 8  # of so many cases, one goes through XLA in float64 even if NumPy could run it
 MIX = -2.0  # the third cotangent is first - 2 second: exact in every dtype, as cotangents are small multiples of a power of two
 
 
@@ -111,17 +112,14 @@ def _measure(
     case: Case, call: programs.Traced, diff: list[Any], dtypes: tuple[str, ...], fixed: bool, rest: list[Any], cts: Mapping[str, list[Any]],
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    program, no_truth = _exact_program(call, diff, rest, cts["base"], with_rule=not fixed)
+    program, no_truth = _exact_program(call, diff, rest, cts["base"], with_rule=not fixed, compiled=case.index % COMPILED_EVERY == 0)
     rule_limit, reference_limit = lowest_float(program.jaxpr, programs.RULE_PART), lowest_float(program.jaxpr, programs.REFERENCE_PART)
     exact = _runs(program, diff, rest, cts)
     truth = None if no_truth else exact
     noise = out_noise = None
     if truth is not None:
         jitters = [_jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
-        noise, out_noise = (_spread(exact["base"][key], [jitter[key] for jitter in jitters]) for key in ("reference", "reference_out"))
-        if not fixed:  # the rule may round differently; measured among moved inputs only, so that a rule wrong at special values is not excused
-            own = _spread(jitters[0]["rule"], [jitter["rule"] for jitter in jitters[1:]])
-            noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
+        noise, out_noise = rounding_noise(exact["base"], jitters), rounding_noise(exact["base"], jitters, "reference_out", "out")
     measured: list[Measured] = []
     if not fixed and rule_limit == "float64":
         measured.append(_measured("float64", ("float64",) * len(diff), exact, noise, out_noise))
@@ -144,14 +142,14 @@ def _measure(
     }  # fmt: skip
 
 
-def _exact_program(call: programs.Traced, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool) -> tuple[engine.Program, str]:
+def _exact_program(call: programs.Traced, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool, compiled: bool) -> tuple[engine.Program, str]:
     """The float64 program, and why it has no reference in it ("" if it has). A given reference must be differentiable."""
     try:
-        return engine.quick(programs.core(call, with_rule=with_rule), diff, rest, cts), ""
+        return engine.exact(programs.core(call, with_rule=with_rule), diff, rest, cts, compiled=compiled), ""
     except programs.StageError as error:
         if error.stage != "reference" or call.has_reference:
             raise
-        return engine.quick(programs.core(call, with_reference=False), diff, rest, cts), f"JAX cannot differentiate the primal: {error}"
+        return engine.exact(programs.core(call, with_reference=False), diff, rest, cts, compiled=compiled), f"JAX cannot differentiate the primal: {error}"
 
 
 def _measure_low(
@@ -215,9 +213,21 @@ def _jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: lis
     return program(moved[0], rest, moved[1])
 
 
-def _spread(base: list[np.ndarray], jitters: list[list[np.ndarray]]) -> list[np.ndarray]:
+def rounding_noise(base: Result, moved: Sequence[Result], reference: str = "reference", rule: str = "rule") -> list[np.ndarray]:
+    """Per element, how far results spread when the inputs move by an ulp: the reference's around its base, and the rule's own, if it ran.
+
+    The rule's is measured among the moved inputs only, so that a rule that is wrong at special values (0, ties) is not excused.
+    """
+    noise = _spread(base[reference], [other[reference] for other in moved])
+    if rule in base:
+        own = _spread(moved[0][rule], [other[rule] for other in moved[1:]])
+        noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
+    return noise
+
+
+def _spread(base: list[np.ndarray], others: list[list[np.ndarray]]) -> list[np.ndarray]:
     with np.errstate(invalid="ignore"):
-        return [tolerance.smoothed(np.stack([jitter[i] - value for jitter in jitters])) for i, value in enumerate(base)]
+        return [tolerance.smoothed(np.stack([other[i] - value for other in others])) for i, value in enumerate(base)]
 
 
 def slopes_along(

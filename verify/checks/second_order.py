@@ -7,11 +7,9 @@ cannot be differentiated twice is reported as SKIP with JAX's reason.
 
 from __future__ import annotations
 
-import numpy as np
-
 from verify import engine, programs, tolerance
 from verify.checks.compare import compare
-from verify.observe import Observation, add_seconds
+from verify.observe import Observation, add_seconds, rounding_noise
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
 
@@ -34,7 +32,7 @@ def judge(observation: Observation) -> list[Finding]:
     weights = [rng.integers(-3072, 3073, size=x.shape) / 1024 for x in observation.diff]
     inputs = (observation.diff, observation.rest, observation.cts["base"], weights)
     try:
-        program = engine.quick(programs.second_order(observation.call), *inputs)
+        program = engine.exact(programs.second_order(observation.call), *inputs)
     except programs.StageError as error:
         whose = "the rule" if error.stage == "rule" else "the reference"
         return [Finding(check=NAME, status=Status.SKIP, message=f"{whose} cannot be differentiated twice: {str(error)[:300]}", address=address)]
@@ -45,11 +43,10 @@ def judge(observation: Observation) -> list[Finding]:
         jitter = observation.case.rng(f"second{k}")
         ulps = tolerance.JITTER_ULPS * tolerance.EPS["float64"]
         diff, cts = ([v * (1 + ulps * jitter.integers(-1, 2, size=v.shape)) for v in arrays] for arrays in (inputs[0], inputs[2]))
-        moved.append(program(diff, inputs[1], cts, weights)["reference"])
+        moved.append(program(diff, inputs[1], cts, weights))
     outputs = range(len(inputs[2]))
     names = [*observation.call.names, *(["y_ct"] if len(outputs) == 1 else [f"y{k}_ct" for k in outputs])]
-    with np.errstate(invalid="ignore"):
-        noise = [tolerance.smoothed(np.stack([m[i] - value for m in moved])) for i, value in enumerate(want)]
+    noise = rounding_noise(result, moved)
     error = tuple(tolerance.noise_bound(value, own, _scale(observation, leaf), second=True) for leaf, (value, own) in enumerate(zip(want, noise, strict=True)))
     add_seconds(observation.seconds, program.seconds)
     return compare(NAME, "the derivative of the gradient by", names, result["rule"], Estimate(value=tuple(want), error=error), "float64", address)

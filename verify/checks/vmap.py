@@ -42,7 +42,7 @@ def judge(observation: Observation) -> list[Finding]:
     ct_stacks = [np.stack([ct, *(_another(rng, ct) for _ in range(BATCH - 1))]) if batched[-1] else ct for ct in observation.cts["base"]]
     axes = [0 if on else None for on in batched[:-1]]
     try:
-        program = engine.quick(programs.batched(call, axes, 0 if batched[-1] else None), stacks, observation.rest, ct_stacks)
+        program = engine.exact(programs.batched(call, axes, 0 if batched[-1] else None), stacks, observation.rest, ct_stacks)
     except programs.StageError as error:
         message = f"under vmap the rule raises {error}"
         return [Finding(check=NAME, status=Status.FAIL, message=message[:600], address=address)]

@@ -45,7 +45,7 @@ def dropped_path(e: Evidence) -> str | None:
         return list(pullback(cts))
 
     arguments = (observation.diff, observation.rest, e.cotangents)
-    compiled = engine.quick(program, *arguments, np.ones(LIMIT))
+    compiled = engine.exact(program, *arguments, np.ones(LIMIT))
     for m, words in WORDS.items():
         matches = [k for k in range(len(equations)) if _same_gradients(e, compiled(*arguments, _mask(k, m)))]
         if matches:

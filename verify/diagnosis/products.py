@@ -78,7 +78,7 @@ def _intermediates(e: Evidence) -> list[Named]:
         evaluate(jaxpr, jax.tree.leaves((diff, rest)), keep)
         return found
 
-    values = engine.quick(program, e.observation.diff, e.observation.rest)(e.observation.diff, e.observation.rest)
+    values = engine.exact(program, e.observation.diff, e.observation.rest)(e.observation.diff, e.observation.rest)
     return list(zip(names, values, strict=True))
 
 
