@@ -171,7 +171,11 @@ def _measure_low(
         add_seconds(seconds, plain.seconds)
         noise, out_noise = (
             [
-                tolerance.smoothed(np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]))
+                tolerance.smoothed(
+                    np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]),
+                    exact,
+                    ill=tolerance.LOW_ILL,
+                )
                 for i, exact in enumerate(truth["base"][key])
             ]
             for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
@@ -227,7 +231,7 @@ def rounding_noise(base: Result, moved: Sequence[Result], reference: str = "refe
 
 def _spread(base: list[np.ndarray], others: list[list[np.ndarray]]) -> list[np.ndarray]:
     with np.errstate(invalid="ignore"):
-        return [tolerance.smoothed(np.stack([other[i] - value for other in others])) for i, value in enumerate(base)]
+        return [tolerance.smoothed(np.stack([other[i] - value for other in others]), value) for i, value in enumerate(base)]
 
 
 def slopes_along(

@@ -10,8 +10,8 @@ float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FL
     by cancellation and another order of operations leaves a rounding residue.
 lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
     `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs, measured against the float64 truth,
-    or, if larger, what moving the inputs by an ulp of that dtype does to the truth: a stable algorithm may be off by that much. (Worst of
-    several samples, and at least the array's root mean square, since a single sample can be right by luck.)
+    or, if larger, what moving the inputs by an ulp of that dtype does to the truth: a stable algorithm may be off by that much. (The
+    worst of several samples over the whole array, since a single sample can be right by luck.)
 No bound grows with the size of an array; a sum's noise grows by itself, as it is measured.
 """
 
@@ -29,7 +29,8 @@ FLOOR_ULPS = 2.0**7
 JITTERS = 3
 JITTER_ULPS = 2.0
 
-LOW_FACTOR = 8.0  # a rule may be this much noisier than autodiff in its own dtype
+LOW_FACTOR = 4.0  # a rule may be this much noisier than autodiff in its own dtype, where autodiff is at its noisiest
+LOW_ILL = 0.25  # in low precision: an element whose noise is this part of the array's largest is ill-determined by itself
 LOW_ULPS = 4.0
 LOW_FLOOR_ULPS = 1.0
 TINY_ULPS = 4.0
@@ -70,12 +71,17 @@ def abstain(want: np.ndarray, error: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(useless, np.inf, error)
 
 
-def smoothed(samples: np.ndarray) -> np.ndarray:
-    """Noise per element from samples (first axis) of its error: the largest, and at least the array's root mean square."""
+def smoothed(samples: np.ndarray, want: np.ndarray, ill: float = CANNOT_TELL) -> np.ndarray:
+    """Noise per element from samples (first axis) of its error: the largest one, and at least the array's level.
+
+    A sample can be right by luck, so an element counts as noisy as the noisiest of its array; elements that are ill-determined by themselves
+    (a tie that the rounding breaks: noise above `ill` of the largest value) do not count for the others.
+    """
     worst = np.max(np.abs(samples), axis=0)
-    finite = worst[np.isfinite(worst)]
-    typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-    return np.maximum(worst, typical)
+    size = np.abs(want)
+    limit = ill * float(np.max(size[np.isfinite(size)], initial=0.0))
+    level = float(np.max(worst[np.isfinite(worst) & (worst <= limit)], initial=0.0))
+    return np.maximum(worst, level)
 
 
 def detectable(want: np.ndarray, bound: np.ndarray, dtype: str) -> float | None:
