@@ -15,7 +15,7 @@ from jax.extend import core, source_info_util
 if hasattr(jax, "enable_x64"):
     enable_x64: Callable[[bool], AbstractContextManager[None]] = jax.enable_x64
 else:  # 0.7.2
-    from jax.experimental import enable_x64 as enable_x64  # type: ignore[no-redef]
+    from jax.experimental import enable_x64 as enable_x64  # type: ignore[no-redef,attr-defined]
 
 CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 

@@ -209,5 +209,3 @@ def _label(case: Case) -> str:
     own = {dtype for dtype in case.dtypes if dtype is not None}
     lowest = own - {"float64"}
     return "float64" if not lowest else lowest.pop() if len(own) == 1 else "mixed"
-
-

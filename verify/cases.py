@@ -82,7 +82,7 @@ def generator(name: str, seed: int, index: int, purpose: str) -> np.random.Gener
     return np.random.Generator(np.random.Philox(key=[seed, (index << 32) | zlib.crc32(f"{name}:{purpose}".encode())]))
 
 
-def draw(spec: Spec, seed: int, indices: range, sizes: Sizes | None = None) -> Iterator[Case]:
+def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None = None) -> Iterator[Case]:
     """The cases with these indices. `sizes` replaces the drawn sizes (for replaying a shrunken case).
 
     Raises SpecError where the spec does not describe drawable arguments.
@@ -94,7 +94,9 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Sizes | None = None) -> I
         if name not in plain and name not in variadic:
             from verify.signature import nearest
 
-            raise SpecError(f"{spec.name}: sizes names {name!r}, which is no dimension of its arguments.{nearest(name, [*plain, *variadic])}")
+            raise SpecError(
+                f"{spec.name}: sizes names {name!r}, which is no dimension of its arguments.{nearest(name, [*plain, *variadic])}"
+            )
     if not any(arg.dtype == "float" or arg.dtype in FLOAT_DTYPES for _, arg in _arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
     combinations = _combinations(spec, described)
@@ -112,7 +114,14 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Sizes | None = None) -> I
 
 
 def _draw_case(
-    spec: Spec, described: Mapping[str, Any], seed: int, index: int, sizes: Sizes, options: Mapping[str, Any], absent: frozenset[str], resized: bool
+    spec: Spec,
+    described: Mapping[str, Any],
+    seed: int,
+    index: int,
+    sizes: Sizes,
+    options: Mapping[str, Any],
+    absent: frozenset[str],
+    resized: bool,
 ) -> Case:
     rng = generator(spec.name, seed, index, "values")
     dtype = _case_dtype(spec, index)
@@ -123,7 +132,9 @@ def _draw_case(
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
-        return draw_values(rng, arg, shape, sizes, style, user or arg.dtype, spec.kinks.get(path.split(".")[0].split("[")[0], ()))
+        return draw_values(
+            rng, arg, shape, sizes, style, user or arg.dtype, spec.kinks.get(path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0], ())
+        )
 
     args = tuple(None if name in absent else _map_args(name, arg, leaf) for name, arg in described.items())
     return Case(
@@ -206,7 +217,8 @@ def _combinations(spec: Spec, described: Mapping[str, Any]) -> list[tuple[dict[s
     options = [dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values())]
     optional = [name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional]
     absent = [
-        frozenset(name for name, off in zip(optional, bits, strict=True) if off) for bits in itertools.product((False, True), repeat=len(optional))
+        frozenset(name for name, off in zip(optional, bits, strict=True) if off)
+        for bits in itertools.product((False, True), repeat=len(optional))
     ]
     return list(itertools.product(options, absent))
 
@@ -243,7 +255,9 @@ def _dtypes_text(described: Mapping[str, Any]) -> str:
     return ", ".join(f"{path}: {arg.dtype}" for path, arg in _arg_leaves(described))
 
 
-def from_arrays(name: str, args: tuple[Any, ...], argument_names: tuple[str, ...], options: Mapping[str, Any], seed: int, index: int, dtype: str) -> Case:
+def from_arrays(
+    name: str, args: tuple[Any, ...], argument_names: tuple[str, ...], options: Mapping[str, Any], seed: int, index: int, dtype: str
+) -> Case:
     """A case on the user's own example arrays: index 0 holds them as they are, later ones other values in the range of the given ones."""
     rng = generator(name, seed, index, "values")
     dtypes: list[str | None] = []
@@ -268,7 +282,9 @@ def from_arrays(name: str, args: tuple[Any, ...], argument_names: tuple[str, ...
 
     drawn = jax.tree.map(leaf, args, is_leaf=lambda node: isinstance(node, (Static, Key)))
     label = "given" if dtype == "given" else dtype
-    return Case(name=name, seed=seed, index=index, args=drawn, argument_names=argument_names, dtypes=tuple(dtypes), dtype=label, options=options)
+    return Case(
+        name=name, seed=seed, index=index, args=drawn, argument_names=argument_names, dtypes=tuple(dtypes), dtype=label, options=options
+    )
 
 
 def _alike(rng: np.random.Generator, given: np.ndarray) -> np.ndarray:
@@ -306,7 +322,9 @@ def parse_address(address: str) -> tuple[str, int, int, dict[str, str] | None]:
     return match["name"], int(match["seed"]), int(match["index"]), sizes
 
 
-def _override(spec: Spec, drawn: dict[str, Any], sizes: Mapping[str, Any], plain: tuple[str, ...], variadic: tuple[str, ...]) -> dict[str, Any]:
+def _override(
+    spec: Spec, drawn: dict[str, Any], sizes: Mapping[str, Any], plain: tuple[str, ...], variadic: tuple[str, ...]
+) -> dict[str, Any]:
     for name, size in sizes.items():
         if name in variadic:
             numbers = () if size == "()" else size.split("x") if isinstance(size, str) else size
@@ -314,7 +332,9 @@ def _override(spec: Spec, drawn: dict[str, Any], sizes: Mapping[str, Any], plain
         elif name in plain and not (isinstance(size, str) and not size.isdigit()):
             drawn[name] = int(size)
         else:
-            raise SpecError(f"{spec.name}: {name}={size} is no size of its dimensions ({', '.join([*plain, *('*' + v for v in variadic)])})")
+            raise SpecError(
+                f"{spec.name}: {name}={size} is no size of its dimensions ({', '.join([*plain, *('*' + v for v in variadic)])})"
+            )
     return drawn
 
 

@@ -51,7 +51,9 @@ class Cli(click.Group):
         from verify.signature import nearest
 
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f'there is no command "{_clean(args[0])}".{nearest(args[0], self.commands)} Commands: {", ".join(self.commands)}')
+            raise click.UsageError(
+                f'there is no command "{_clean(args[0])}".{nearest(args[0], self.commands)} Commands: {", ".join(self.commands)}'
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -209,7 +211,9 @@ def _finish(verdicts: Sequence[Any], json_file: str | None, junit_file: str | No
         _write(junit_file, junit.render(report))
     if json_file != "-":
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        click.echo(text.render_report(report, width=max(60, min(shutil.get_terminal_size((100, 24)).columns, 140)), colour=colour, verbose=verbose))
+        click.echo(
+            text.render_report(report, width=max(60, min(shutil.get_terminal_size((100, 24)).columns, 140)), colour=colour, verbose=verbose)
+        )
     sys.exit(exit_status(report))
 
 
@@ -230,7 +234,11 @@ def _require_writable(path: str | None) -> None:
     if path and path != "-":
         folder = Path(path).absolute().parent
         if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
-            raise SpecError(f"cannot write {path}: {folder} is not a writable folder" if not Path(path).is_dir() else f"cannot write {path}: it is a folder")
+            raise SpecError(
+                f"cannot write {path}: {folder} is not a writable folder"
+                if not Path(path).is_dir()
+                else f"cannot write {path}: it is a folder"
+            )
 
 
 def _write(path: str, content: str) -> None:

@@ -1,9 +1,9 @@
 """`--config FILE`: what to run, as TOML. Reading it runs no code and imports nothing that it does not name as an operation.
 
-    specs = ["linear", "my_package.rules:SPEC"]   # all installed operations if left out
-    cases = 104
-    seed = 0
-    checks = ["gradient", "structure"]            # all if left out
+specs = ["linear", "my_package.rules:SPEC"]   # all installed operations if left out
+cases = 104
+seed = 0
+checks = ["gradient", "structure"]            # all if left out
 """
 
 from __future__ import annotations

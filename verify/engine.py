@@ -72,7 +72,9 @@ def full(function: Callable[..., Any], *args: Any, x64: bool = False) -> Program
         return _compile(function, args, None, x64=x64, device=None)
 
 
-def _compile(function: Callable[..., Any], args: Any, options: dict[str, Any] | None, x64: bool, device: Any, traced: Any = None) -> Program:
+def _compile(
+    function: Callable[..., Any], args: Any, options: dict[str, Any] | None, x64: bool, device: Any, traced: Any = None
+) -> Program:
     start = time.perf_counter()
     traced = traced or jax.jit(function).trace(*args)
     after_trace = time.perf_counter()

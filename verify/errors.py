@@ -1,8 +1,8 @@
 """Every exception that verify raises on purpose.
 
-    SpecError (ValueError)         what the user gave cannot be used: name, spec, arguments, config
-    VjpMismatch (AssertionError)   a rule is not the derivative of its primal; raised by `assert_vjp`
-    InternalError (RuntimeError)   a fault of verify itself: please report it
+SpecError (ValueError)         what the user gave cannot be used: name, spec, arguments, config
+VjpMismatch (AssertionError)   a rule is not the derivative of its primal; raised by `assert_vjp`
+InternalError (RuntimeError)   a fault of verify itself: please report it
 """
 
 from verify.spec import SpecError as SpecError

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from verify import checks, engine, observe, programs
+from verify._compat import enable_x64
 from verify.cases import Case, draw
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.patterns import sums
@@ -71,14 +72,18 @@ def _example(spec: Spec) -> str:
     for leaf, name in enumerate(call.names):
         how = products_of[leaf]
         lines.append(f"\n  dL/d{name}" + (f" = {how}" if how else ""))
-        for source, value in (("rule", result["rule"][leaf]), ("autodiff", result["reference"][leaf]), ("finite differences", differences[leaf])):
+        for source, value in (
+            ("rule", result["rule"][leaf]),
+            ("autodiff", result["reference"][leaf]),
+            ("finite differences", differences[leaf]),
+        ):
             lines.append(_matrix(f"    {source:<18}", value))
     return "\n".join(lines)
 
 
 def _compiled(spec: Spec, case: Case) -> tuple[programs.Traced, engine.Program, list[np.ndarray], list[Any], list[np.ndarray]]:
     call, diff, rest = programs.bind(spec, case)
-    with observe.enable_x64(True):
+    with enable_x64(True):
         traced = programs.trace(call, diff, rest)
     ones = [np.ones(shape.shape) for shape in traced.shapes]
     return traced, engine.exact(programs.core(traced), diff, rest, ones), diff, rest, ones
@@ -100,13 +105,18 @@ def _example_case(spec: Spec) -> Case:
     if not spec.example:
         small = {name: 2 + position for position, name in enumerate(sorted({n for c in draw(spec, 0, range(1)) for n in c.sizes}))}
         case = next(draw(spec, 0, range(1)))
-        sizes = {name: (2,) if isinstance(size, tuple) else min(small[name], spec.sizes.get(name, (1, 9))[1]) for name, size in case.sizes.items()}
+        sizes = {
+            name: (2,) if isinstance(size, tuple) else min(small[name], spec.sizes.get(name, (1, 9))[1])
+            for name, size in case.sizes.items()
+        }
         return next(draw(spec, 0, range(1), sizes))
     names = tuple(arguments(spec))
     if missing := [name for name in spec.example if name not in names]:
         raise SpecError(f"{spec.name}: example names {missing[0]!r}, which is no argument.{nearest(missing[0], names)}")
     values = tuple(None if spec.example.get(name) is None else np.asarray(spec.example[name], np.float64) for name in names)
-    return Case(name=spec.name, seed=0, index=0, args=values, argument_names=names, dtypes=tuple("float64" for _ in names), options=_first(spec))
+    return Case(
+        name=spec.name, seed=0, index=0, args=values, argument_names=names, dtypes=tuple("float64" for _ in names), options=_first(spec)
+    )
 
 
 def _first(spec: Spec) -> dict[str, Any]:

@@ -89,7 +89,12 @@ def _slice(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
 def _pad(params: dict[str, Any], x: np.ndarray, value: np.ndarray) -> np.ndarray:
     config = params["padding_config"]
     out = np.full([low + high + n + max(n - 1, 0) * inner for n, (low, high, inner) in zip(x.shape, config, strict=True)], value, x.dtype)
-    out[tuple(slice(low, low + max(n - 1, 0) * (inner + 1) + (1 if n else 0), inner + 1) for n, (low, _, inner) in zip(x.shape, config, strict=True))] = x
+    out[
+        tuple(
+            slice(low, low + max(n - 1, 0) * (inner + 1) + (1 if n else 0), inner + 1)
+            for n, (low, _, inner) in zip(x.shape, config, strict=True)
+        )
+    ] = x
     return out
 
 
@@ -100,13 +105,13 @@ def _convert(params: dict[str, Any], x: np.ndarray, *_: Any) -> np.ndarray:
 RULES: dict[str, Callable[..., Any]] = {
     **{
         name: _unary(function)
-        for name, function in {
+        for name, function in dict[str, Callable[[Any], Any]]({
             "neg": np.negative, "exp": np.exp, "exp2": np.exp2, "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "sin": np.sin, "cos": np.cos,
             "tan": np.tan, "tanh": np.tanh, "sinh": np.sinh, "cosh": np.cosh, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
             "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "sqrt": np.sqrt, "cbrt": np.cbrt, "rsqrt": lambda x: 1 / np.sqrt(x),
             "abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "is_finite": np.isfinite, "square": np.square, "not": np.invert,
             "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x, "logistic": lambda x: 1 / (1 + np.exp(-x)),
-        }.items()
+        }).items()
     },
     **{
         name: _binary(function)
@@ -177,7 +182,7 @@ def run(jaxpr: Any, args: Sequence[Any]) -> list[np.ndarray]:
     env |= dict(zip(jaxpr.jaxpr.invars, args, strict=True))
 
     def read(atom: Any) -> Any:
-        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, core.Literal) else env[atom]
+        return np.asarray(atom.val, getattr(atom.aval, "dtype", None)) if isinstance(atom, core.Literal) else env[atom]
 
     for equation in jaxpr.jaxpr.eqns:
         values = [read(atom) for atom in equation.invars]

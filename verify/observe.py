@@ -126,15 +126,24 @@ def _measure(
     limit = max(rule_limit, *dtypes, key=_eps) if fixed or rule_limit != "float64" else "float64"
     low = tuple(limit if dtype == "float64" else dtype for dtype in dtypes)
     if any(dtype != "float64" for dtype in low):
-        moved = [] if truth is None else [_jittered(program, case, k, max(low, key=_eps), diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
+        moved = (
+            []
+            if truth is None
+            else [_jittered(program, case, k, max(low, key=_eps), diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
+        )
         measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, moved, seconds))
     add_seconds(seconds, program.seconds)
     slopes_of = "primal" if not fixed and (rule_limit == "float64" or no_truth) else "reference_out"
     slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
     slopes = slopes_along(program, case, diff, rest, cts["base"], slopes_of, slopes_limit, every=bool(no_truth))
-    sides = () if no_truth else tuple(
-        program([x + sign * step * v for x, v in zip(diff, slopes[0].direction, strict=True)], rest, cts["base"])["reference"]
-        for step in slopes[0].steps[-2:] for sign in (1, -1)
+    sides = (
+        ()
+        if no_truth
+        else tuple(
+            program([x + sign * step * v for x, v in zip(diff, slopes[0].direction, strict=True)], rest, cts["base"])["reference"]
+            for step in slopes[0].steps[-2:]
+            for sign in (1, -1)
+        )
     )
     return {
         "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "sides": sides, "limit": limit,
@@ -142,14 +151,18 @@ def _measure(
     }  # fmt: skip
 
 
-def _exact_program(call: programs.Traced, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool, compiled: bool) -> tuple[engine.Program, str]:
+def _exact_program(
+    call: programs.Traced, diff: list[Any], rest: list[Any], cts: list[Any], with_rule: bool, compiled: bool
+) -> tuple[engine.Program, str]:
     """The float64 program, and why it has no reference in it ("" if it has). A given reference must be differentiable."""
     try:
         return engine.exact(programs.core(call, with_rule=with_rule), diff, rest, cts, compiled=compiled), ""
     except programs.StageError as error:
         if error.stage != "reference" or call.has_reference:
             raise
-        return engine.exact(programs.core(call, with_reference=False), diff, rest, cts, compiled=compiled), f"JAX cannot differentiate the primal: {error}"
+        return engine.exact(
+            programs.core(call, with_reference=False), diff, rest, cts, compiled=compiled
+        ), f"JAX cannot differentiate the primal: {error}"
 
 
 def _measure_low(
@@ -266,11 +279,17 @@ def _directions(case: Case, diff: list[np.ndarray], every: bool) -> list[list[np
         finite = x[np.isfinite(x)]
         typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
         move = np.abs(x) + 0.05 * (typical or 1.0)
-        full.append(np.where(np.isfinite(x), move, 0.0) * np.where(rng.integers(2, size=x.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=x.shape))
+        full.append(
+            np.where(np.isfinite(x), move, 0.0) * np.where(rng.integers(2, size=x.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=x.shape)
+        )
     directions = [full]
     if every:
         elements = [(leaf, index) for leaf, x in enumerate(diff) for index in np.ndindex(x.shape)]
-        chosen = elements if len(elements) <= tolerance.COORDINATES else [elements[i] for i in rng.permutation(len(elements))[: tolerance.COORDINATES]]
+        chosen = (
+            elements
+            if len(elements) <= tolerance.COORDINATES
+            else [elements[i] for i in rng.permutation(len(elements))[: tolerance.COORDINATES]]
+        )
         for leaf, index in chosen:
             single = [np.zeros_like(x) for x in diff]
             single[leaf][index] = full[leaf][index]

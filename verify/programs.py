@@ -23,7 +23,6 @@ from verify.errors import InternalError
 from verify.spec import Spec, SpecError
 from verify.strip import count_custom_rules, evaluate
 
-
 RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in the core program
 
 

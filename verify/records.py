@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """What a finding or a verdict says; worse ones later."""
 
     SKIP = "SKIP"
@@ -18,9 +18,6 @@ class Status(str, Enum):
     INCONCLUSIVE = "INCONCLUSIVE"
     ERROR = "ERROR"
     FAIL = "FAIL"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def badness(self) -> int:

@@ -31,7 +31,9 @@ def resolve(name: str) -> Spec:
         return _from_module(name)
     known = installed()
     if name not in known:
-        raise SpecError(f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name')
+        raise SpecError(
+            f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name'
+        )
     return known[name]
 
 
@@ -40,7 +42,9 @@ def _from_module(target: str) -> Spec:
     value: Any = _import(module_name, target)
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise SpecError(f"{target}: module {module_name} has no {attribute!r}.{nearest(part, [n for n in dir(value) if not n.startswith('_')])}")
+            raise SpecError(
+                f"{target}: module {module_name} has no {attribute!r}.{nearest(part, [n for n in dir(value) if not n.startswith('_')])}"
+            )
         value = getattr(value, part)
     if isinstance(value, Spec):
         return value

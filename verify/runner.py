@@ -107,7 +107,9 @@ def judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
         if not check.applies(observation):
             continue
         if check.NAME in spec.known_gaps:
-            findings.append(Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address))
+            findings.append(
+                Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address)
+            )
         else:
             findings += check.judge(observation)
     return Judged(case, tuple(findings), observation.seconds)
@@ -145,7 +147,14 @@ def _merge(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
             groups.setdefault(key, []).append(finding)
     order = {check.NAME: position for position, check in enumerate(all_checks.ALL)}
     merged = [_merged(group) for group in groups.values()]
-    merged.sort(key=lambda finding: (order.get(finding.check, 99), -finding.status.badness, _DTYPE_ORDER.index(finding.dtype), finding.argument or ""))
+    merged.sort(
+        key=lambda finding: (
+            order.get(finding.check, 99),
+            -finding.status.badness,
+            _DTYPE_ORDER.index(finding.dtype),
+            finding.argument or "",
+        )
+    )
     seconds: dict[str, float] = {}
     for result in judged:
         add_seconds(seconds, result.seconds)
@@ -177,7 +186,11 @@ def _status(findings: Iterable[Finding]) -> Status:
 
 def _detectable(findings: Iterable[Finding]) -> float | None:
     """The sensitivity of the most exact gradient comparison: the median over its cases."""
-    known = [f.detectable for f in findings if f.check in ("gradient", "finite-difference") and f.status is Status.PASS and f.detectable is not None]
+    known = [
+        f.detectable
+        for f in findings
+        if f.check in ("gradient", "finite-difference") and f.status is Status.PASS and f.detectable is not None
+    ]
     return min(known) if known else None
 
 
@@ -189,7 +202,9 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
     if smallest.sizes:
         smallest = shrink(spec, smallest, lambda case: responsible.NAME in _failing_checks(judge(spec, case, [responsible])))
     findings = judge(spec, smallest, [responsible]).findings
-    sentence = diagnosis.diagnose(spec, responsible.NAME, sorted(failing, key=_telling), [(result.case, result.failed) for result in judged])
+    sentence = diagnosis.diagnose(
+        spec, responsible.NAME, sorted(failing, key=_telling), [(result.case, result.failed) for result in judged]
+    )
     shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
     return replace(
         verdict, diagnosis=sentence, address=smallest.address, smallest_case=smallest.describe(),

@@ -63,7 +63,9 @@ def _from_annotations(spec: Spec, parameters: Mapping[str, inspect.Parameter]) -
             missing = missing or name
             continue
         if missing and missing not in spec.options:
-            raise SpecError(f"{spec.name}: argument {name!r} comes after {missing!r}, which is not described; arguments are passed by position")
+            raise SpecError(
+                f"{spec.name}: argument {name!r} comes after {missing!r}, which is not described; arguments are passed by position"
+            )
         found[name] = annotated
     return found
 

@@ -7,6 +7,7 @@ leading dimensions, `...` the same without a name, `_` a dimension of its own, `
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def _patterns(names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: 
 
     turn = 0
     while True:
-        yield {name: 1 for name in names}
+        yield dict.fromkeys(names, 1)
         yield dict(zip(names, rng.permutation(np.resize(PRIMES, len(names))).tolist(), strict=True))
         yield dict.fromkeys(names, 3 + turn)
         for name in names:
@@ -175,7 +176,7 @@ def _random_size(bounds: tuple[int, int], rng: np.random.Generator) -> int:
 
 def _shrink_to_budget(sizes: dict[str, int | tuple[int, ...]], bounds: Mapping[str, tuple[int, int]]) -> None:
     """Halve the second largest size until the product of all fits, so that the one large dimension stays large."""
-    while np.prod([max(int(size), 1) for size in sizes.values()], dtype=float) > ELEMENT_BUDGET:  # type: ignore[arg-type]
+    while math.prod(max(int(size), 1) for size in sizes.values()) > ELEMENT_BUDGET:  # type: ignore[arg-type]
         free = [name for name in sizes if int(sizes[name]) > max(bounds.get(name, DEFAULT_BOUNDS)[0], 1)]  # type: ignore[arg-type]
         ranked = sorted(free, key=lambda name: int(sizes[name]))  # type: ignore[arg-type]
         if not ranked:

@@ -202,6 +202,7 @@ SPEC = Spec(
     name="attention",
     fn=attention,
     reference=reference,
+    dtypes=("float32", "bfloat16", "float16", "mixed"),
     args={
         "query": Arg(dims="B T K*G H"),
         "key": Arg(dims="B S K H"),

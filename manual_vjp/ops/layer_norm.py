@@ -105,6 +105,7 @@ SPEC = Spec(
     name="layer_norm",
     fn=layer_norm,
     reference=reference,
+    dtypes=("float32", "bfloat16", "float16", "mixed"),
     args={"x": Arg(dims="*batch D"), "scale": Arg(dims="D", optional=True), "bias": Arg(dims="D", optional=True)},
     sizes={"batch": (0, 9), "D": (0, 130)},
     options={"eps": (1e-5, 1e-3)},

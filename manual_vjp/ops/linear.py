@@ -90,6 +90,7 @@ SPEC = Spec(
     name="linear",
     fn=linear,
     reference=reference,
+    dtypes=("float32", "bfloat16", "float16", "mixed"),
     args={"x": Arg(dims="*batch d_in"), "w": Arg(dims="d_in d_out"), "b": Arg(dims="d_out", optional=True)},
     sizes={"batch": (0, 9), "d_in": (0, 130), "d_out": (0, 130)},
     source="Giles (2008), An extended collection of matrix derivative results, 2.2.1",

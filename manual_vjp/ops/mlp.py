@@ -81,7 +81,7 @@ def _forward(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> tuple[Arra
     return y, (x, w1, b1, h, w2, b2)
 
 
-def _backward(residuals: Residuals, y_ct: Array) -> tuple[Array, Array, Array, Array, Array]:
+def _backward(residuals: Residuals, y_ct: Array) -> tuple[Array | None, ...]:
     x, w1, b1, h, w2, b2 = residuals
     h_ct, w2_ct, b2_ct = linear_backward((h, w2, b2), y_ct)
     (z_ct,) = relu_backward(h, h_ct)
@@ -103,6 +103,7 @@ SPEC = Spec(
     name="mlp",
     fn=mlp,
     reference=reference,
+    dtypes=("float32", "bfloat16", "float16", "mixed"),
     args={
         "x": Arg(dims="*batch d_in"),
         "w1": Arg(dims="d_in d_hidden"),

@@ -70,6 +70,7 @@ SPEC = Spec(
     name="relu",
     fn=relu,
     reference=reference,
+    dtypes=("float32", "bfloat16", "float16", "mixed"),
     args={"x": Arg(dims="*shape", special=(0.0,))},
     sizes={"shape": (0, 40)},
     kinks={"x": (0.0,)},

@@ -33,9 +33,13 @@ def rule(primal: Callable[..., Any], forward: Callable[..., Any], backward: Call
     return function
 
 
-def entry(name: str, primal: Any, wrong: tuple[Any, Any], right: tuple[Any, Any], args: Any, check: str, words: tuple[str, ...], **more: Any) -> Entry:
+def entry(
+    name: str, primal: Any, wrong: tuple[Any, Any], right: tuple[Any, Any], args: Any, check: str, words: tuple[str, ...], **more: Any
+) -> Entry:
     cases = more.pop("cases", 40)
-    specs = {kind: Spec(name=f"{name}-{kind}", fn=rule(primal, *pair), args=args, **more) for kind, pair in (("wrong", wrong), ("right", right))}
+    specs = {
+        kind: Spec(name=f"{name}-{kind}", fn=rule(primal, *pair), args=args, **more) for kind, pair in (("wrong", wrong), ("right", right))
+    }
     return Entry(name=name, check=check, words=words, cases=cases, **specs)
 
 

@@ -56,7 +56,9 @@ def test_broadcastable_dimensions_are_marked():
     assert [dim.may_be_one for dim in parse("#n m *#batch")] == [True, False, True]
 
 
-@pytest.mark.parametrize("dims", ["n!", "2.5", "*", "n**2", "*n+1", "f(n)", "n/2", "n,m", "'n'", "n.m", "n[0]", "n if n else 1", "-1", "(" * 300 + "n"])
+@pytest.mark.parametrize(
+    "dims", ["n!", "2.5", "*", "n**2", "*n+1", "f(n)", "n/2", "n,m", "'n'", "n.m", "n[0]", "n if n else 1", "-1", "(" * 300 + "n"]
+)
 def test_unreadable_dimensions_name_argument_and_text(dims):
     with pytest.raises(SpecError, match="argument weight") as error:
         parse("ok " + dims, "weight")

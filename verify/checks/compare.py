@@ -11,7 +11,9 @@ from verify.observe import wide
 from verify.records import Estimate, Finding, Status
 
 
-def compare(check: str, what: str, names: Sequence[str], got: Sequence[np.ndarray], want: Estimate, dtype: str, address: str) -> list[Finding]:
+def compare(
+    check: str, what: str, names: Sequence[str], got: Sequence[np.ndarray], want: Estimate, dtype: str, address: str
+) -> list[Finding]:
     """One FAIL for each wrong array, or one finding for all of them: PASS, or INCONCLUSIVE where nothing could be compared.
 
     `what` names the arrays in messages: "cotangent of", "output". Elements for which the oracle has no finite value, or knows its own
@@ -27,7 +29,7 @@ def compare(check: str, what: str, names: Sequence[str], got: Sequence[np.ndarra
         total += value.size
         compared += int(usable.sum())
         if not usable.all() and not blind:
-            blind = _blindness(name, array, value, error, usable)
+            blind = _blindness(name, array, value, usable)
         if (seen := tolerance.detectable(value[usable], error[usable], dtype)) is not None:
             sensitivity.append(seen)
         with np.errstate(invalid="ignore"):
@@ -39,11 +41,13 @@ def compare(check: str, what: str, names: Sequence[str], got: Sequence[np.ndarra
     if failures:
         return failures
     if total and not compared:
-        return [Finding(check=check, status=Status.INCONCLUSIVE, message=f"nothing could be compared: {blind}", dtype=dtype, address=address)]
+        return [
+            Finding(check=check, status=Status.INCONCLUSIVE, message=f"nothing could be compared: {blind}", dtype=dtype, address=address)
+        ]
     return [Finding(check=check, status=Status.PASS, comparisons=compared, detectable=detectable, dtype=dtype, address=address)]
 
 
-def _blindness(name: str, got: np.ndarray, value: np.ndarray, error: np.ndarray, usable: np.ndarray) -> str:
+def _blindness(name: str, got: np.ndarray, value: np.ndarray, usable: np.ndarray) -> str:
     index = tuple(int(i) for i in np.argwhere(~usable)[0])
     count = int((~usable).sum())
     if not np.isfinite(value[index]):
@@ -52,7 +56,16 @@ def _blindness(name: str, got: np.ndarray, value: np.ndarray, error: np.ndarray,
 
 
 def _failure(
-    check: str, what: str, name: str, got: np.ndarray, want: np.ndarray, bound: np.ndarray, wrong: np.ndarray, usable: np.ndarray, dtype: str, address: str
+    check: str,
+    what: str,
+    name: str,
+    got: np.ndarray,
+    want: np.ndarray,
+    bound: np.ndarray,
+    wrong: np.ndarray,
+    usable: np.ndarray,
+    dtype: str,
+    address: str,
 ) -> Finding:
     with np.errstate(invalid="ignore", divide="ignore"):
         badness = np.where(wrong, np.where(np.isfinite(got), np.abs(got - want) / np.maximum(bound, 1e-300), np.inf), -1.0)

@@ -36,7 +36,11 @@ def judge(observation: Observation) -> list[Finding]:
     if not passed:
         return findings[:1]
     detectable = max(finding.detectable or 0.0 for finding in passed)
-    return [Finding(check=NAME, status=Status.PASS, comparisons=len(passed), detectable=detectable, dtype=passed[0].dtype, address=passed[0].address)]
+    return [
+        Finding(
+            check=NAME, status=Status.PASS, comparisons=len(passed), detectable=detectable, dtype=passed[0].dtype, address=passed[0].address
+        )
+    ]
 
 
 def _judge(observation: Observation, rule: Measured, measured: Slope) -> Finding:
@@ -44,14 +48,18 @@ def _judge(observation: Observation, rule: Measured, measured: Slope) -> Finding
     want, error = slope(measured)
     gradient = rule.runs["base"]["rule"]
     got, size = _project(gradient, measured.direction)
-    own = RELATIVE_64 if dtype == "float64" else LOW_FACTOR * EPS[observation.limit] + LOW_FACTOR * _noise(rule, measured) / max(size, 1e-300)
+    own = (
+        RELATIVE_64 if dtype == "float64" else LOW_FACTOR * EPS[observation.limit] + LOW_FACTOR * _noise(rule, measured) / max(size, 1e-300)
+    )
     bound = error + own * size
     alone = observation.truth is None
     if not np.isfinite(bound) or (size > 0 and bound > (CANNOT_TELL if dtype == "float64" else 0.1) * size):
         message = "finite differences cannot bound their own error here (a kink or a value that is not finite near the inputs)"
         return Finding(check=NAME, status=Status.INCONCLUSIVE if alone else Status.SKIP, message=message, address=address, dtype=dtype)
     if abs(got - want) <= bound:
-        return Finding(check=NAME, status=Status.PASS, comparisons=1, detectable=bound / size if size else None, address=address, dtype=dtype)
+        return Finding(
+            check=NAME, status=Status.PASS, comparisons=1, detectable=bound / size if size else None, address=address, dtype=dtype
+        )
     numbers = f"slope along a random direction: rule {got:.10g}, finite differences {want:.10g} +- {bound:.2g}"
     if not alone:
         assert observation.truth is not None

@@ -22,7 +22,14 @@ def applies(observation: Observation) -> bool:
 def judge(observation: Observation) -> list[Finding]:
     call, address = observation.call, observation.case.address
     if observation.truth is None:
-        return [Finding(check=NAME, status=Status.SKIP, message=f"{observation.no_truth}; finite differences judge alone. Give reference=", address=address)]
+        return [
+            Finding(
+                check=NAME,
+                status=Status.SKIP,
+                message=f"{observation.no_truth}; finite differences judge alone. Give reference=",
+                address=address,
+            )
+        ]
     if not observation.rules and not call.has_reference:
         message = "the function calls no custom rule and has no reference: its autodiff would be compared with itself"
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
@@ -30,6 +37,12 @@ def judge(observation: Observation) -> list[Finding]:
         finding
         for measured in observation.measured
         for finding in compare(
-            NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], autodiff.gradient(observation, measured), measured.dtype, address
+            NAME,
+            "the cotangent of",
+            call.names,
+            measured.runs["base"]["rule"],
+            autodiff.gradient(observation, measured),
+            measured.dtype,
+            address,
         )
     ]

@@ -38,7 +38,9 @@ def _judge(observation: Observation, measured: Measured) -> list[Finding]:
     ruled = compare(NAME, "the forward rule's", names, base["out"], value, measured.dtype, address)
     if any(finding.status is Status.FAIL for finding in plain_findings):
         return plain_findings  # then the forward rule is judged against a value that is in doubt
-    return ruled + _not_finite(observation, measured, value) if _failed(ruled) else plain_findings + _not_finite(observation, measured, value)
+    return (
+        ruled + _not_finite(observation, measured, value) if _failed(ruled) else plain_findings + _not_finite(observation, measured, value)
+    )
 
 
 def _failed(findings: list[Finding]) -> bool:
@@ -56,5 +58,7 @@ def _not_finite(observation: Observation, measured: Measured, value: Estimate) -
                 f"output {k}{list(index)} is {want[index]:.6g} in function and reference alike ({count} of {want.size} elements): nothing to judge there. "
                 f"Keep the draws inside the function's domain with Arg(low=, high=), or verify it on example arrays"
             )
-            return [Finding(check=NAME, status=Status.INCONCLUSIVE, message=message, address=observation.case.address, dtype=measured.dtype)]
+            return [
+                Finding(check=NAME, status=Status.INCONCLUSIVE, message=message, address=observation.case.address, dtype=measured.dtype)
+            ]
     return []

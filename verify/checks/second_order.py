@@ -27,7 +27,11 @@ def judge(observation: Observation) -> list[Finding]:
         reason = observation.no_truth or f"the rule computes in {observation.limit}, whose noise hides second derivatives"
         return [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
     if at_kink(observation):
-        return [Finding(check=NAME, status=Status.SKIP, message="the inputs lie on a kink, where there is no second derivative", address=address)]
+        return [
+            Finding(
+                check=NAME, status=Status.SKIP, message="the inputs lie on a kink, where there is no second derivative", address=address
+            )
+        ]
     rng = observation.case.rng("weights")
     weights = [rng.integers(-3072, 3073, size=x.shape) / 1024 for x in observation.diff]
     inputs = (observation.diff, observation.rest, observation.cts["base"], weights)
@@ -35,7 +39,9 @@ def judge(observation: Observation) -> list[Finding]:
         program = engine.exact(programs.second_order(observation.call), *inputs)
     except programs.StageError as error:
         whose = "the rule" if error.stage == "rule" else "the reference"
-        return [Finding(check=NAME, status=Status.SKIP, message=f"{whose} cannot be differentiated twice: {str(error)[:300]}", address=address)]
+        return [
+            Finding(check=NAME, status=Status.SKIP, message=f"{whose} cannot be differentiated twice: {str(error)[:300]}", address=address)
+        ]
     result = program(*inputs)
     want = result["reference"]
     moved = []
@@ -47,9 +53,14 @@ def judge(observation: Observation) -> list[Finding]:
     outputs = range(len(inputs[2]))
     names = [*observation.call.names, *(["y_ct"] if len(outputs) == 1 else [f"y{k}_ct" for k in outputs])]
     noise = rounding_noise(result, moved)
-    error = tuple(tolerance.noise_bound(value, own, _scale(observation, leaf), second=True) for leaf, (value, own) in enumerate(zip(want, noise, strict=True)))
+    error = tuple(
+        tolerance.noise_bound(value, own, _scale(observation, leaf), second=True)
+        for leaf, (value, own) in enumerate(zip(want, noise, strict=True))
+    )
     add_seconds(observation.seconds, program.seconds)
-    return compare(NAME, "the derivative of the gradient by", names, result["rule"], Estimate(value=tuple(want), error=error), "float64", address)
+    return compare(
+        NAME, "the derivative of the gradient by", names, result["rule"], Estimate(value=tuple(want), error=error), "float64", address
+    )
 
 
 def _scale(observation: Observation, leaf: int) -> float:

@@ -30,7 +30,9 @@ def judge(observation: Observation) -> list[Finding]:
     if observation.truth is None or observation.exact_program is None:
         return [Finding(check=NAME, status=Status.SKIP, message=observation.no_truth, address=address)]
     if at_kink(observation):
-        return [Finding(check=NAME, status=Status.SKIP, message="the inputs lie on a kink, where many gradients are right", address=address)]
+        return [
+            Finding(check=NAME, status=Status.SKIP, message="the inputs lie on a kink, where many gradients are right", address=address)
+        ]
     rng = observation.case.rng("vmap")
     count = len(observation.diff) + 1
     pattern = (1 + observation.case.index // 8) % 2**count or 2**count - 1
@@ -49,7 +51,9 @@ def judge(observation: Observation) -> list[Finding]:
     got = program(stacks, observation.rest, ct_stacks)
     examples = [
         observation.exact_program(
-            [s[b] if on else s for s, on in zip(stacks, batched[:-1], strict=True)], observation.rest, [c[b] if batched[-1] else c for c in ct_stacks]
+            [s[b] if on else s for s, on in zip(stacks, batched[:-1], strict=True)],
+            observation.rest,
+            [c[b] if batched[-1] else c for c in ct_stacks],
         )["reference"]
         for b in range(BATCH)
     ]

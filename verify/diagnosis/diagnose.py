@@ -38,11 +38,15 @@ def diagnose(spec: Spec, check: str, failing: Sequence[Case], cases: Sequence[tu
     """
     try:
         observation = observe(spec, failing[0])
-        sentences = _gradient(spec, observation, failing[1:3]) if check in GRADIENT_CHECKS else _forward(observation) if check == "primal" else []
+        sentences = (
+            _gradient(spec, observation, failing[1:3]) if check in GRADIENT_CHECKS else _forward(observation) if check == "primal" else []
+        )
         when = trigger(cases)
         return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
     except Exception:
-        warnings.warn(f"the diagnosis failed, the verdict stands; please report this:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"the diagnosis failed, the verdict stands; please report this:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2
+        )
         return ""
 
 

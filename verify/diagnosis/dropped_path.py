@@ -18,13 +18,18 @@ from verify.diagnosis.products import describe
 from verify.strip import evaluate
 
 LIMIT = 200  # equations
-WORDS = {0.0: "treats {} as a constant: its derivative is dropped", 2.0: "counts the path through {} twice", -1.0: "has the wrong sign on the path through {}"}
+WORDS = {
+    0.0: "treats {} as a constant: its derivative is dropped",
+    2.0: "counts the path through {} twice",
+    -1.0: "has the wrong sign on the path through {}",
+}
 
 
 def dropped_path(e: Evidence) -> str | None:
     """A sentence that names the equation of the reference, or None."""
     observation = e.observation
-    call, equations = observation.call, []
+    call = observation.call
+    equations: list[Any] = []
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any], keep: Any) -> list[Any]:
         equations.clear()

@@ -61,7 +61,8 @@ def known_arrays(e: Evidence) -> list[Named]:
 
 def _intermediates(e: Evidence) -> list[Named]:
     """The floating-point values that the reference computes on the way, named by the line that makes them."""
-    call, names = e.observation.call, []
+    call = e.observation.call
+    names: list[str] = []
 
     def program(diff: list[Any], rest: list[Any]) -> list[Any]:
         found: list[Any] = []

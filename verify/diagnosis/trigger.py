@@ -27,7 +27,10 @@ def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, 
     if first.dtype != "float64":
         yield f"in {first.dtype}", lambda case: case.dtype == first.dtype
     for name, value in first.options.items():
-        yield f"with {name}={value!r}", lambda case, name=name, value=value: case.options.get(name) == value and type(case.options.get(name)) is type(value)
+        yield (
+            f"with {name}={value!r}",
+            lambda case, name=name, value=value: case.options.get(name) == value and type(case.options.get(name)) is type(value),
+        )
     for position, name in enumerate(first.argument_names):
         yield f"with {name}=None", lambda case, position=position: case.args[position] is None
         yield f"when {name} is given", lambda case, position=position: case.args[position] is not None

@@ -30,7 +30,11 @@ NEXT = {
 
 def render_report(report: Report, width: int = 100, colour: bool = False, verbose: bool = False) -> str:
     """The whole report as text."""
-    return _print([_table(report.verdicts), *(block for verdict in report.verdicts for block in _blocks(verdict, verbose)), _total(report)], width, colour)
+    return _print(
+        [_table(report.verdicts), *(block for verdict in report.verdicts for block in _blocks(verdict, verbose)), _total(report)],
+        width,
+        colour,
+    )
 
 
 def render_verdict(verdict: Verdict, width: int = 100, colour: bool = False) -> str:
@@ -40,12 +44,16 @@ def render_verdict(verdict: Verdict, width: int = 100, colour: bool = False) -> 
 
 def clean(text: str) -> str:
     """Without control and direction characters, which could repaint a terminal or break XML."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def _print(parts: Iterable[RenderableType], width: int, colour: bool) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False, emoji=False)
+    console = Console(
+        file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False, emoji=False
+    )
     console.print(Group(*parts))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
@@ -105,7 +113,14 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
 def _checks(verdict: Verdict) -> Group:
     """A row for each check, dtype and status; the reasons of what was not compared stand below."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title, justify in (("check", "left"), ("dtype", "left"), ("verdict", "left"), ("cases", "right"), ("comparisons", "right"), ("error caught", "right")):
+    for title, justify in (
+        ("check", "left"),
+        ("dtype", "left"),
+        ("verdict", "left"),
+        ("cases", "right"),
+        ("comparisons", "right"),
+        ("error caught", "right"),
+    ):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
     table.add_column("", overflow="fold")
     groups: dict[tuple[str, str | None, Status], list[Finding]] = {}

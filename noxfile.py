@@ -1,0 +1,72 @@
+"""The project's verbs, the same on a laptop, in the pre-commit hook and in CI: `nox -s check`, `nox -s test`, ...
+
+The sessions use the environment that nox runs in (install it with `pip install -e '.[dev]'`); only `compat` makes others.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["check", "test"]
+nox.options.default_venv_backend = "none"
+JAX = {"3.11": "0.7.2", "3.13": "0.12.*"}  # Colab's, and the newest; the version in between is the one of this environment
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Lint, format and types."""
+    session.run(sys.executable, "-m", "ruff", "check", ".")
+    session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
+    session.run(sys.executable, "-m", "mypy")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """All tests."""
+    session.run(sys.executable, "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """The main job: verify every operation."""
+    session.run(sys.executable, "-m", "verify.cli", "run", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What the verifier costs beside jax.test_util.check_grads."""
+    session.run(sys.executable, "benchmarks/verifier_cost.py", *session.posargs)
+
+
+@nox.session
+def compat(session: nox.Session) -> None:
+    """The fast tests on the oldest and the newest JAX, on the interpreters that are here."""
+    for python, jax in JAX.items():
+        interpreter = _interpreter(python)
+        if interpreter is None:
+            session.log(f"JAX {jax}: NOT RUN, there is no Python {python} here")
+            continue
+        session.log(f"JAX {jax} on Python {python}")
+        folder = Path(session.create_tmp()) / f"jax-{jax.rstrip('.*')}"
+        subprocess.run([interpreter, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        flax = "flax<0.12" if jax.startswith("0.7") else "flax"
+        subprocess.run([*pip, f"jax=={jax}", flax, "-e", ".[test]"], check=True)
+        session.run(str(folder / "bin" / "python"), "-m", "pytest", "-n", "2", "-m", "not slow", *session.posargs, external=True)
+
+
+def _interpreter(python: str) -> str | None:
+    """An interpreter of this version: this one, on the PATH, or pyenv's."""
+    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    if found := shutil.which(f"python{python}"):
+        working = subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
+        if working:
+            return found
+    roots = [os.environ.get("PYENV_ROOT", ""), str(Path.home() / ".pyenv")]
+    candidates = [path for root in roots if root for path in sorted(Path(root).glob(f"versions/{python}.*/bin/python"))]
+    return str(candidates[-1]) if candidates else None

@@ -1,0 +1,345 @@
+"""The same address gives the same bits, on any machine and in runs of any length; and draws respect what the spec says."""
+
+import hashlib
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from verify import Arg, Spec, SpecError
+from verify.cases import (
+    KINK_DISTANCE,
+    PERIOD,
+    Key,
+    Static,
+    as_float64,
+    draw,
+    format_sizes,
+    from_arrays,
+    parse_address,
+    round_to,
+    with_sizes,
+)
+
+
+def anything(*args, **options):
+    return args[0]
+
+
+def spec(args, **more):
+    return Spec(**{"name": "op", "fn": anything, "args": args, **more})
+
+
+def drawn(made, count=200, seed=0):
+    return list(draw(made, seed, range(count)))
+
+
+def digest(case):
+    state = hashlib.sha256()
+    state.update(repr((case.address, dict(case.sizes), dict(case.options), case.dtypes, case.dtype)).encode())
+    for leaf in jax.tree.leaves(case.args, is_leaf=lambda node: node is None or isinstance(node, Key)):
+        if isinstance(leaf, np.ndarray):
+            state.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).astype(leaf.dtype.newbyteorder("<")).tobytes())
+        else:
+            state.update(repr(leaf).encode())
+    return state.hexdigest()[:16]
+
+
+RICH = spec(
+    {
+        "x": Arg(dims="*b n d"), "w": {"w": Arg(dims="d", low=0.5, high=2.0), "b": Arg(dims="#n", optional=False)}, "mask": Arg(dims="n", dtype="bool"),
+        "ids": Arg(dims="n", dtype="int32", low=0, high=7), "key": Arg(dtype="key"), "bias": Arg(dims="d", optional=True),
+    },
+    options={"flag": (True, False), "k": (1, 2, 3)}, kinks={"x": (0.0,)},
+)  # fmt: skip
+GOLDEN = {
+    (0, 0): "67aa216ac82ca446",
+    (0, 2): "a9c47fd6c27ec73c",
+    (0, 7): "09fbabbcc82b4a9b",
+    (0, 31): "1f3a6297f83bdc2a",
+    (0, 103): "6be0954ebc69a88a",
+    (2**63 - 1, 5): "ebbb765acdfbc846",
+}
+
+
+@pytest.mark.parametrize(("seed", "index"), GOLDEN)
+def test_bits_are_pinned(seed, index):
+    """A change here changes every address that anyone has written down: it needs a new major version."""
+    assert digest(next(draw(RICH, seed, range(index, index + 1)))) == GOLDEN[seed, index]
+
+
+def test_a_case_does_not_depend_on_how_many_are_drawn():
+    long = drawn(RICH, 120)
+    assert [digest(case) for case in draw(RICH, 0, range(10))] == [digest(case) for case in long[:10]]
+    for index in (0, 1, 17, 48, 119):
+        assert digest(next(draw(RICH, 0, range(index, index + 1)))) == digest(long[index])
+
+
+def test_seed_index_and_name_all_matter():
+    one = [digest(case) for case in drawn(RICH, 30)]
+    assert len(set(one)) == 30
+    assert not set(one) & {digest(case) for case in drawn(RICH, 30, seed=1)}
+    first, other = (drawn(spec({"x": Arg(dims="3")}, name=name), 8) for name in ("a", "b"))
+    assert not any(np.array_equal(x.args[0], y.args[0]) for x, y in zip(first, other, strict=True))
+
+
+def test_purposes_draw_independently():
+    case = drawn(RICH, 1)[0]
+    assert case.rng("a").integers(2**40) != case.rng("b").integers(2**40)
+    assert case.rng("a").integers(2**40) == case.rng("a").integers(2**40)
+
+
+def test_shapes_follow_the_sizes():
+    for case in drawn(RICH, 60):
+        n, d, b = case.sizes["n"], case.sizes["d"], case.sizes["b"]
+        x, w, mask, ids, key, bias = case.args
+        assert x.shape == (*b, n, d) and w["w"].shape == (d,) and w["b"].shape in {(n,), (1,)}
+        assert mask.shape == ids.shape == (n,) and mask.dtype == bool and ids.dtype == np.int32
+        assert isinstance(key, Key) and (bias is None or bias.shape == (d,))
+
+
+def test_broadcastable_dimensions_are_sometimes_one_and_sometimes_not():
+    shapes = [(case.args[1]["b"].shape[0] == 1) for case in drawn(RICH, 100) if case.sizes["n"] > 1]
+    assert 5 < sum(shapes) < len(shapes) - 5
+
+
+def test_low_and_high_hold_for_floats_and_integers():
+    for case in drawn(RICH, 150):
+        w, ids = case.args[1]["w"], case.args[3]
+        assert np.all((w >= 0.5) & (w <= 2.0))
+        assert np.all((ids >= 0) & (ids < 7))
+
+
+def test_every_index_is_drawn():
+    assert set(np.concatenate([case.args[3] for case in drawn(RICH, 60)]).tolist()) == set(range(7))
+
+
+@pytest.mark.parametrize(("low", "high"), [(None, 3.0), (2.0, None), (0.0, 1.0), (-1e-3, 1e-3), (100.0, 101.0), (-5.0, None), (None, -5.0)])
+def test_one_sided_bounds(low, high):
+    for case in drawn(spec({"x": Arg(dims="n", low=low, high=high)}, dtypes=()), 60):
+        x = case.args[0]
+        assert np.all(np.isfinite(x))
+        assert low is None or np.all(x >= low)
+        assert high is None or np.all(x <= high)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_bounds_survive_rounding(dtype):
+    """0.001 has no exact bfloat16; a value rounded past the bound would leave the function's domain."""
+    for case in drawn(spec({"x": Arg(dims="n", dtype=dtype, low=0.001, high=0.999)}), 60):
+        assert np.all((case.args[0] >= 0.001) & (case.args[0] <= 0.999)), case.address
+
+
+def test_special_values_appear_and_not_everywhere():
+    cases = drawn(spec({"x": Arg(dims="n", special=(np.inf, -7.5))}, dtypes=()), 150)
+    with_inf, with_it = ([bool(np.any(case.args[0] == value)) for case in cases] for value in (np.inf, -7.5))
+    assert any(with_inf) and any(with_it)
+    assert sum(with_inf) < len(cases) / 2
+    assert not any(np.isneginf(case.args[0]).any() or np.isnan(case.args[0]).any() for case in cases)
+
+
+def test_ordinary_draws_keep_away_from_kinks_and_edge_draws_hit_them():
+    cases = drawn(spec({"x": Arg(dims="n"), "y": Arg(dims="n")}, kinks={"x": (0.5,)}, dtypes=()), 200)
+    distances = [np.abs(case.args[0] - 0.5) for case in cases]
+    assert any(np.any(distance == 0) for distance in distances)
+    near = sum(int(np.sum((distance > 0) & (distance < KINK_DISTANCE))) for distance in distances)
+    total = sum(distance.size for distance in distances)
+    assert near <= 0.01 * total, f"{near} of {total} values lie close to the kink without being on it"
+    assert any(np.any((np.abs(case.args[1] - 0.5) < KINK_DISTANCE) & (case.args[1] != 0.5)) for case in cases), "y has no kink"
+
+
+def test_two_close_kinks_are_both_avoided():
+    cases = drawn(spec({"x": Arg(dims="n")}, kinks={"x": (0.0, 0.1)}, dtypes=()), 100)
+    for case in cases:
+        x = case.args[0]
+        off = x[(x != 0) & (x != 0.1)]
+        assert np.all(np.abs(off) >= 2.0**-6) and np.all(np.abs(off - 0.1) >= 2.0**-6), case.address
+
+
+def test_bounds_win_over_kinks():
+    for case in drawn(spec({"x": Arg(dims="n", low=0.0, high=1.0)}, kinks={"x": (0.0, 1.0)}, dtypes=()), 100):
+        assert np.all((case.args[0] >= 0.0) & (case.args[0] <= 1.0)), case.address
+
+
+def test_masks_have_a_row_with_nothing_left_and_one_with_everything():
+    masks = [case.args[1] for case in drawn(spec({"x": Arg(dims="n m"), "mask": Arg(dims="n m", dtype="bool")}), 100)]
+    assert any((~mask).all(axis=-1).any() for mask in masks if mask.size)
+    assert any(mask.all() for mask in masks if mask.size)
+    assert any(mask.any() and not mask.all() for mask in masks)
+
+
+def test_optional_arguments_are_given_and_left_out_in_every_combination():
+    cases = drawn(
+        spec({"x": Arg(dims="n"), "a": Arg(dims="n", optional=True), "b": Arg(dims="n", optional=True)}, options={"f": (0, 1)}), 24
+    )
+    seen = [(case.args[1] is None, case.args[2] is None, case.options["f"]) for case in cases]
+    assert len(set(seen[:8])) == 8, "eight combinations in the first eight cases"
+    assert len(set(seen[8:16])) == 8
+
+
+def test_pytrees_keep_their_structure():
+    case = drawn(spec({"p": {"layers": [Arg(dims="n"), (Arg(dims="n m"), Arg(dims=""))]}}), 1)[0]
+    assert isinstance(case.args[0]["layers"], list) and isinstance(case.args[0]["layers"][1], tuple)
+    assert case.args[0]["layers"][1][1].shape == ()
+
+
+@pytest.mark.parametrize("claimed", [("float32",), ("bfloat16", "float16"), ("float32", "bfloat16", "float16", "mixed")])
+def test_every_claimed_dtype_has_its_turn_in_a_default_run(claimed):
+    cases = drawn(spec({"x": Arg(dims="n"), "w": Arg(dims="n")}, dtypes=claimed), 104)
+    assert {case.dtype for case in cases} == {"float64", *claimed}
+    assert sum(case.dtype == "float64" for case in cases) > 0.85 * len(cases)
+    for case in cases:
+        if case.dtype == "mixed":
+            assert case.dtypes[0] != case.dtypes[1]
+        else:
+            assert case.dtypes == (case.dtype, case.dtype)
+
+
+def test_no_dtypes_claimed_means_float64_alone():
+    assert {case.dtype for case in drawn(spec({"x": Arg(dims="n")}, dtypes=()), PERIOD)} == {"float64"}
+
+
+def test_values_are_exact_in_the_users_dtype():
+    numpy_type = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float64": np.float64}
+    for case in drawn(spec({"x": Arg(dims="n"), "h": Arg(dims="n", dtype="float16")}), 104):
+        for leaf, dtype in zip(case.args, case.dtypes, strict=True):
+            assert leaf.dtype == np.float64
+            np.testing.assert_array_equal(leaf, leaf.astype(numpy_type[dtype]).astype(np.float64))
+        assert case.dtypes[1] == "float16"
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "want"),
+    [
+        (1 + 2**-8, "bfloat16", 1.0),
+        (1 + 3 * 2**-8, "bfloat16", 1 + 2**-6),
+        (0.1, "float16", 0.0999755859375),
+        (0.1, "float64", 0.1),
+        (1e-30, "float16", 0.0),
+        (2**-24, "float16", 2**-24),
+    ],
+)
+def test_round_to_nearest_even(value, dtype, want):
+    assert float(round_to(np.array(value), dtype)) == want
+
+
+def test_as_float64():
+    case = next(case for case in drawn(RICH, 20) if case.dtype != "float64")
+    assert as_float64(case).dtype == "float64" and as_float64(case).args is case.args
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("layer_norm/0/7", ("layer_norm", 0, 7, None)),
+        ("a.b:f/3/0", ("a.b:f", 3, 0, None)),
+        ("op/0/2@n=1", ("op", 0, 2, {"n": "1"})),
+        ("op/0/2@d_in=2,batch=2x1,e=()", ("op", 0, 2, {"d_in": "2", "batch": "2x1", "e": "()"})),
+        ("op/0/2@", ("op", 0, 2, {})),
+        (f"op/{2**63 - 1}/104", ("op", 2**63 - 1, 104, None)),
+    ],
+)
+def test_addresses(address, parts):
+    assert parse_address(address) == parts
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "op", "op/0", "op/0/", "op/-1/0", "op/0/-1", "op/a/0", "/0/0", f"op/{2**63}/0", "op/0/1.5", "op/0/0@n", "op/0/0@n=", "op/0/0@n=x",
+     "op/0/0@n=-1", "op/0/0@n=2x", "op/0/0 ", "op/0/0\n", "op/٣/0", "op/0/1@n=1,n=2"],
+)  # fmt: skip
+def test_what_is_no_address(address):
+    with pytest.raises(SpecError, match="address"):
+        parse_address(address)
+
+
+def test_addresses_lead_back_to_the_case():
+    for case in drawn(RICH, 30):
+        name, seed, index, sizes = parse_address(case.address)
+        assert (name, sizes) == ("op", None)
+        assert digest(next(draw(RICH, seed, range(index, index + 1)))) == digest(case)
+
+
+@pytest.mark.parametrize("sizes", [{"n": 1, "d": 2, "b": ()}, {"n": 3, "d": 1, "b": (2, 1)}, {"n": 0, "d": 5, "b": (4,)}])
+def test_resized_addresses_lead_back_too(sizes):
+    case = with_sizes(RICH, drawn(RICH, 6)[5], sizes)
+    assert dict(case.sizes) == sizes
+    name, seed, index, text = parse_address(case.address)
+    assert text is not None and format_sizes(sizes) == case.address.partition("@")[2]
+    assert digest(next(draw(RICH, seed, range(index, index + 1), text))) == digest(case)
+
+
+def test_some_sizes_may_be_replaced_alone():
+    case = drawn(RICH, 6)[5]
+    again = next(draw(RICH, 0, range(5, 6), {"n": "2"}))
+    assert again.sizes == {**case.sizes, "n": 2}
+    assert f"@{format_sizes(again.sizes)}" in again.address
+
+
+@pytest.mark.parametrize("sizes", [{"q": "2"}, {"n": "2x3"}, {"n": "()"}])
+def test_sizes_that_are_none_of_the_operations(sizes):
+    with pytest.raises(SpecError, match="op: "):
+        next(draw(RICH, 0, range(1), sizes))
+
+
+def test_replayed_sizes_outside_of_the_domain_are_refused():
+    made = spec({"x": Arg(dims="n-3")}, sizes={"n": (4, 9)})
+    with pytest.raises(SpecError):
+        next(draw(made, 0, range(1), {"n": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("args", "more", "words"),
+    [
+        ({"i": Arg(dims="n", dtype="int32")}, {}, ["floating-point", "i: int32"]),
+        ({"k": Arg(dtype="key"), "m": Arg(dims="n", dtype="bool")}, {}, ["floating-point", "k: key", "m: bool"]),
+        ({"x": Arg(dims="rows")}, {"sizes": {"row": (1, 2)}}, ["'row'", 'Did you mean "rows"?']),
+        ({"x": Arg(dims="*n"), "y": Arg(dims="n")}, {}, ["'n'", "'*n'"]),
+        ({"x": Arg(dims="n", sample=lambda rng, sizes, dtype: np.zeros(999))}, {}, ["(999,)", "'n'"]),
+        ({"x": Arg(dims="n", sample=lambda rng, sizes, dtype: ["a"] * sizes["n"])}, {}, ["sample"]),
+        ({"x": Arg(dims="n", sample=lambda rng, sizes, dtype: 1 / 0)}, {}, ["sample", "ZeroDivisionError"]),
+        ({"x": Arg(dims="n", sample=lambda rng: 0)}, {}, ["sample"]),
+        ({"x": Arg(dims="n")}, {"domain": lambda sizes, options: sizes["rows"] > 1}, ["domain", "rows"]),
+        ({"x": Arg(dims="n")}, {"domain": lambda sizes, options: 1 / 0}, ["domain", "ZeroDivisionError"]),
+        ({"x": Arg(dims="n")}, {"kinks": {"y": (0.0,)}}, ["kinks", "'y'"]),
+        ({"x": Arg(dims="n m"), "y": Arg(dims="n//m")}, {"sizes": {"m": (0, 0)}}, ["no sizes"]),
+        ({"x": Arg(dims="1000000000000")}, {}, ["x", "large"]),
+        ({}, {}, ["no array arguments"]),
+    ],
+)  # fmt: skip
+def test_specs_that_cannot_be_drawn_say_why(args, more, words):
+    with pytest.raises(SpecError) as error:
+        drawn(spec(args, **more), 3)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_division_by_a_dimension_that_may_be_zero():
+    """n//m at m = 0 is no shape: the size is passed over."""
+    cases = drawn(spec({"x": Arg(dims="n//m")}, sizes={"m": (0, 3)}), 60)
+    assert all(case.sizes["m"] > 0 for case in cases)
+
+
+def test_given_arrays_come_first_as_they_are_then_others_of_their_range():
+    given = np.array([[1.0, 2.0], [3.0, 3.0]], np.float32)
+    ids = np.array([4, 5], np.int32)
+    cases = [from_arrays("f", (given, ids, Static("mode")), ("x", "ids", "mode"), {}, 0, index, "given") for index in range(4)]
+    np.testing.assert_array_equal(cases[0].args[0], given)
+    for case in cases[1:]:
+        x = case.args[0]
+        assert x.shape == (2, 2) and np.all((x >= 1) & (x <= 3)) and not np.array_equal(x, given)
+        np.testing.assert_array_equal(case.args[1], ids)
+        assert case.args[2] == Static("mode") and case.dtypes == ("float32", None, None)
+    assert not np.array_equal(cases[1].args[0], cases[2].args[0])
+
+
+def test_given_infinities_stay_where_they_are():
+    given = np.array([1.0, np.inf, -np.inf, 2.0])
+    case = from_arrays("f", (given,), ("x",), {}, 0, 1, "given")
+    np.testing.assert_array_equal(np.isfinite(case.args[0]), [True, False, False, True])
+
+
+@pytest.mark.parametrize("given", [np.zeros(5), np.ones(5), np.full(5, -3.0)])
+def test_constant_examples_are_varied(given):
+    assert np.ptp(from_arrays("f", (given,), ("x",), {}, 0, 1, "given").args[0]) > 0
