@@ -158,9 +158,12 @@ def _merge(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
     seconds: dict[str, float] = {}
     for result in judged:
         add_seconds(seconds, result.seconds)
+    status = _status(merged)
     notes = (f"stopped after {ENOUGH_FAILURES} failing cases",) if stopped else ()
+    if status in (Status.INCONCLUSIVE, Status.SKIP) and not any(finding.status is Status.INCONCLUSIVE for finding in merged):
+        notes = (*notes, "no gradient was compared with an oracle; the reasons stand below the table")
     return Verdict(
-        name=name, status=_status(merged), findings=tuple(merged), comparisons=sum(f.comparisons for f in merged), cases=len(judged),
+        name=name, status=status, findings=tuple(merged), comparisons=sum(f.comparisons for f in merged), cases=len(judged),
         shapes=len({tuple(result.case.sizes.items()) for result in judged}), smallest_detectable=_detectable(merged), notes=notes, timings=seconds,
     )  # fmt: skip
 
@@ -202,9 +205,8 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
     if smallest.sizes:
         smallest = shrink(spec, smallest, lambda case: responsible.NAME in _failing_checks(judge(spec, case, [responsible])))
     findings = judge(spec, smallest, [responsible]).findings
-    sentence = diagnosis.diagnose(
-        spec, responsible.NAME, sorted(failing, key=_telling), [(result.case, result.failed) for result in judged]
-    )
+    outcomes = [(result.case, result.failed) for result in judged] + [(smallest, True)]
+    sentence = diagnosis.diagnose(spec, responsible.NAME, sorted(failing, key=_telling), outcomes)
     shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
     return replace(
         verdict, diagnosis=sentence, address=smallest.address, smallest_case=smallest.describe(),

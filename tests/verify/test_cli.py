@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from verify.cli import main
 
-MODULE = '''
+MODULE = """
 import sys
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ bad_domain = Spec(name="bad_domain", fn=square, domain=lambda sizes, options: si
 bad_sample = Spec(name="bad_sample", fn=square, args={"x": Arg(dims="n", sample=lambda rng, sizes, dtype: 1 / 0)})
 too_large = Spec(name="too_large", fn=square, args={"x": Arg(dims="1000000000000")})
 misspelled_gap = Spec(name="misspelled_gap", fn=half, known_gaps={"gradiant": "no reason"})
-'''
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -230,7 +230,9 @@ def test_usage(args, words):
 
 def test_a_far_index_is_refused_or_answered_quickly():
     """`replay linear/0/999999999` must not draw a thousand million sizes first."""
-    done = subprocess.run([sys.executable, "-m", "verify.cli", "replay", "linear/0/99999999"], capture_output=True, text=True, check=False, timeout=8)
+    done = subprocess.run(
+        [sys.executable, "-m", "verify.cli", "replay", "linear/0/99999999"], capture_output=True, text=True, check=False, timeout=8
+    )
     assert done.returncode in (0, 2)
 
 
@@ -309,7 +311,12 @@ def test_every_printed_finding_address_replays():
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("raising", ["ValueError", "boom from the backward"]), ("two_cts", ["TypeError"]), ("no_tuple", ["TypeError"]), ("wrong_shape", ["shape"])],
+    [
+        ("raising", ["ValueError", "boom from the backward"]),
+        ("two_cts", ["TypeError"]),
+        ("no_tuple", ["TypeError"]),
+        ("wrong_shape", ["shape"]),
+    ],
 )
 def test_a_rule_that_raises_is_wrong(name, words, rules):
     result = run(f"cli_rules:{name}")
@@ -367,7 +374,9 @@ def test_reports_are_written_whole(tmp_path):
     result = run("cli_rules:half", "--json", paths[0], "--junit", paths[1])
     assert result.exit_code == 1 and "FAIL" in result.stdout
     assert json.loads(paths[0].read_text())["verdicts"][0]["status"] == "FAIL"
-    assert junitparser.JUnitXml.fromfile(str(paths[1])).failures or sum(suite.failures for suite in junitparser.JUnitXml.fromfile(str(paths[1])))
+    assert junitparser.JUnitXml.fromfile(str(paths[1])).failures or sum(
+        suite.failures for suite in junitparser.JUnitXml.fromfile(str(paths[1]))
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.json", "ü.xml"]
 
 
@@ -383,7 +392,9 @@ def test_json_and_junit_cannot_both_have_stdout():
 
 
 def test_the_same_seed_gives_the_same_report():
-    first, again, other = (json.loads(run("cli_rules:half", "--seed", seed, "--json", "-").stdout)["verdicts"][0]["findings"] for seed in (1, 1, 2))
+    first, again, other = (
+        json.loads(run("cli_rules:half", "--seed", seed, "--json", "-").stdout)["verdicts"][0]["findings"] for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
@@ -438,7 +449,13 @@ def test_commands_of_the_design(command):
 
 def test_a_reader_that_goes_away_is_no_fault(tmp_path):
     code = "import sys; sys.argv = ['verify', 'list']; from verify.cli import main; main()"
-    done = subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" | head -c 5; exit ${{PIPESTATUS[0]}}'], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{code}" | head -c 5; exit ${{PIPESTATUS[0]}}'],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert "Traceback" not in done.stderr and "internal fault" not in done.stderr
 
 

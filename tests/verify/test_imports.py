@@ -21,7 +21,11 @@ def imported(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]) if node.level else node.module
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+                if node.level
+                else node.module
+            )
             names.add(base)
             names |= {f"{base}.{alias.name}" for alias in node.names}
     return names
@@ -42,7 +46,9 @@ def test_operations_know_only_the_spec(path):
     assert all(name == "verify.spec" or name.startswith("verify.spec.") for name in found), found
 
 
-@pytest.mark.parametrize("path", [path for path in OPS if path.parent.name == "ops" and path.stem != "__init__"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in OPS if path.parent.name == "ops" and path.stem != "__init__"], ids=lambda path: path.stem
+)
 def test_operations_do_not_import_one_another(path):
     others = {name.split(".")[2] for name in imported(path) if name.startswith("manual_vjp.ops.")} - {path.stem}
     assert others <= PARTS.get(path.stem, set()), f"{path.stem} imports {others}"
@@ -104,7 +110,19 @@ def test_every_public_name_loads():
 def test_the_public_surface_of_the_design():
     import verify
 
-    assert {"check", "assert_vjp", "run", "replay", "parametrize", "Spec", "Arg", "Report", "SpecError", "VjpMismatch", "InternalError"} <= set(verify.__all__)
+    assert {
+        "check",
+        "assert_vjp",
+        "run",
+        "replay",
+        "parametrize",
+        "Spec",
+        "Arg",
+        "Report",
+        "SpecError",
+        "VjpMismatch",
+        "InternalError",
+    } <= set(verify.__all__)
 
 
 def test_no_public_name_is_a_module():

@@ -125,7 +125,11 @@ PROGRAMS = {
 }  # fmt: skip
 SYNONYMS = {"stop_gradient", "copy", "copy_p", "add_any", "expand_dims"}  # JAX may write these as something else, or as nothing
 SUMS = {"dot_general", "reduce_sum", "cumsum"}  # begin with +0, or not: the sign of a zero sum is nobody's promise
-CASES = [pytest.param(name, program[0], program[1:], id=f"{name}-{i}") for name, programs in PROGRAMS.items() for i, program in enumerate(programs)]
+CASES = [
+    pytest.param(name, program[0], program[1:], id=f"{name}-{i}")
+    for name, programs in PROGRAMS.items()
+    for i, program in enumerate(programs)
+]
 
 
 def unknown(jaxpr):

@@ -4,7 +4,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-RULES = '''
+RULES = """
 import jax
 import jax.numpy as jnp
 from verify import Arg, Spec
@@ -17,7 +17,7 @@ def rule(factor):
 right, wrong = rule(1.0), rule(1.001)
 RIGHT = Spec(name="right", fn=right, args={"x": Arg(dims="n")})
 WRONG = Spec(name="wrong", fn=wrong, args={"x": Arg(dims="n")})
-'''
+"""
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def suite(pytester):
     pytester.syspathinsert()
 
     def run(body, *options):
-        pytester.makepyfile(test_it="import jax.numpy as jnp\nimport pytest\nimport verify\nfrom rules import *\nX = jnp.array([0.25, 1.0, -2.0])\n" + body)
+        pytester.makepyfile(
+            test_it="import jax.numpy as jnp\nimport pytest\nimport verify\nfrom rules import *\nX = jnp.array([0.25, 1.0, -2.0])\n" + body
+        )
         return pytester.runpytest_inprocess("-p", "no:cacheprovider", *options)
 
     return run
@@ -40,7 +42,9 @@ def test_assert_vjp_passes_and_fails(suite):
 
 
 def test_verify_run_passes_and_fails(suite):
-    result = suite("def test_right(verify_run):\n    assert verify_run(RIGHT, cases=3, seed=4)\ndef test_wrong(verify_run):\n    verify_run(WRONG, cases=3)\n")
+    result = suite(
+        "def test_right(verify_run):\n    assert verify_run(RIGHT, cases=3, seed=4)\ndef test_wrong(verify_run):\n    verify_run(WRONG, cases=3)\n"
+    )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*verify replay wrong/0/*"])
 

@@ -13,17 +13,51 @@ from verify.report import json as json_report
 from verify.report import junit
 from verify.report.text import clean, render_report, render_verdict
 
-HOSTILE = ["<script>", "\x1b[2J", "a\x00b", "[/red]", "[bold]x[/bold]", "a\u202eb", "]]>", "&amp;\"'", "a\nb", "\ud800", "\ufffe", "x" * 300, "ärger 漢字 🙂", "--", "\r\x07\x9b31m"]
+HOSTILE = [
+    "<script>",
+    "\x1b[2J",
+    "a\x00b",
+    "[/red]",
+    "[bold]x[/bold]",
+    "a\u202eb",
+    "]]>",
+    "&amp;\"'",
+    "a\nb",
+    "\ud800",
+    "\ufffe",
+    "x" * 300,
+    "ärger 漢字 🙂",
+    "--",
+    "\r\x07\x9b31m",
+]
 NUMBERS = [float("nan"), float("inf"), -float("inf"), 0.0, 1e-300]
 
 
 def finding(status=Status.FAIL, check="gradient", **changes):
-    made = {"check": check, "status": status, "message": f"{check} says so", "argument": "x", "index": (0, 3), "got": 1.5, "want": 2.5, "bound": 1e-9, "wrong": 1}
+    made = {
+        "check": check,
+        "status": status,
+        "message": f"{check} says so",
+        "argument": "x",
+        "index": (0, 3),
+        "got": 1.5,
+        "want": 2.5,
+        "bound": 1e-9,
+        "wrong": 1,
+    }
     return Finding(**{**made, "comparisons": 8, "cases": 2, "detectable": 1.2e-10, "dtype": "float64", "address": "op/0/7", **changes})
 
 
 def verdict(status=Status.FAIL, *findings, **changes):
-    made = {"name": "op", "status": status, "findings": findings or (finding(status),), "comparisons": 8, "cases": 2, "shapes": 2, "seconds": 0.25}
+    made = {
+        "name": "op",
+        "status": status,
+        "findings": findings or (finding(status),),
+        "comparisons": 8,
+        "cases": 2,
+        "shapes": 2,
+        "seconds": 0.25,
+    }
     return Verdict(**{**made, **changes})
 
 
@@ -45,7 +79,13 @@ def test_json_says_all_of_it():
     assert record["schema"] == "verify-report/1" and record["environment"] == {"jax": "1.2", "devices": ["cpu:cpu"]}
     (one,) = record["verdicts"]
     assert {"address", "name", "status", "findings", "comparisons", "diagnosis"} <= set(one)
-    assert (one["name"], one["status"], one["address"], one["diagnosis"], one["comparisons"]) == ("op", "FAIL", "op/0/7@n=1", "it is twice the right one", 8)
+    assert (one["name"], one["status"], one["address"], one["diagnosis"], one["comparisons"]) == (
+        "op",
+        "FAIL",
+        "op/0/7@n=1",
+        "it is twice the right one",
+        8,
+    )
     first = one["findings"][0]
     assert {"check", "status", "argument", "index", "got", "want", "bound", "message"} <= set(first)
     assert (first["check"], first["status"], first["argument"], first["index"]) == ("gradient", "FAIL", "x", [0, 3])
@@ -60,7 +100,9 @@ def test_json_of_nothing():
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_json_survives_every_float(number):
-    got = loaded(Report(verdicts=(verdict(Status.FAIL, finding(got=number, want=-number, bound=number)),)))["verdicts"][0]["findings"][0]["got"]
+    got = loaded(Report(verdicts=(verdict(Status.FAIL, finding(got=number, want=-number, bound=number)),)))["verdicts"][0]["findings"][0][
+        "got"
+    ]
     assert repr(float(got)) == repr(number)
 
 
@@ -86,11 +128,21 @@ def test_junit_parses_whatever_the_names_are(text):
 
 
 def test_junit_counts_what_it_holds(tmp_path):
-    report = Report(verdicts=(FULL, verdict(Status.PASS, finding(Status.PASS), name="fine"), verdict(Status.ERROR, finding(Status.ERROR), name="broken")))
+    report = Report(
+        verdicts=(
+            FULL,
+            verdict(Status.PASS, finding(Status.PASS), name="fine"),
+            verdict(Status.ERROR, finding(Status.ERROR), name="broken"),
+        )
+    )
     path = tmp_path / "report.xml"
     path.write_text(junit.render(report), encoding="utf-8")
     suites = {suite.name: suite for suite in junitparser.JUnitXml.fromfile(str(path))}
-    assert {name: (s.tests, s.failures, s.errors, s.skipped) for name, s in suites.items()} == {"op": (4, 1, 1, 1), "fine": (1, 0, 0, 0), "broken": (1, 0, 1, 0)}
+    assert {name: (s.tests, s.failures, s.errors, s.skipped) for name, s in suites.items()} == {
+        "op": (4, 1, 1, 1),
+        "fine": (1, 0, 0, 0),
+        "broken": (1, 0, 1, 0),
+    }
     failed = next(case for case in suites["op"] if case.result and isinstance(case.result[0], junitparser.Failure))
     assert "gradient says so" in failed.result[0].message and "verify replay op/0/7@n=1" in failed.result[0].text
     assert "it is twice the right one" in failed.result[0].text
@@ -113,7 +165,15 @@ def test_junit_is_xml_with_its_declaration():
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 @pytest.mark.parametrize("text", ["op", "a_very_long_operation_name_of_some_package.and_module:and_function_with_a_name", *HOSTILE])
 def test_text_fits_its_width_and_has_no_escape(width, text):
-    wide = verdict(Status.FAIL, finding(message=text * 3, argument=text[:20]), name=text, diagnosis=text, address=f"{text}/0/7", smallest_case=text, notes=(text,))
+    wide = verdict(
+        Status.FAIL,
+        finding(message=text * 3, argument=text[:20]),
+        name=text,
+        diagnosis=text,
+        address=f"{text}/0/7",
+        smallest_case=text,
+        notes=(text,),
+    )
     rendered = render_report(Report(verdicts=(wide, FULL)), width=width, colour=False, verbose=True)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ufffe]", rendered)
     from rich.cells import cell_len
@@ -128,7 +188,16 @@ def test_text_keeps_brackets():
 
 def test_text_says_what_matters():
     rendered = render_report(Report(verdicts=(FULL,)), width=100)
-    for words in ("FAIL op", "gradient says so", "it is twice the right one", "verify replay op/0/7@n=1", "n=1", "stopped after 8", "verify explain gradient", "1 FAIL"):
+    for words in (
+        "FAIL op",
+        "gradient says so",
+        "it is twice the right one",
+        "verify replay op/0/7@n=1",
+        "n=1",
+        "stopped after 8",
+        "verify explain gradient",
+        "1 FAIL",
+    ):
         assert words in rendered
     assert rendered == "\n".join(line.rstrip() for line in rendered.split("\n"))
 
@@ -137,7 +206,9 @@ def test_text_says_what_matters():
 def test_every_status_is_named(status):
     for rendered in (render_report(Report(verdicts=(verdict(status),))), str(verdict(status))):
         assert str(status) in rendered
-    assert ("would have been caught" in render_report(Report(verdicts=(verdict(status, smallest_detectable=1e-10),)))) == (status is Status.PASS)
+    assert ("would have been caught" in render_report(Report(verdicts=(verdict(status, smallest_detectable=1e-10),)))) == (
+        status is Status.PASS
+    )
 
 
 def test_colour_only_when_asked_for():
@@ -150,7 +221,10 @@ def test_nothing_ran():
     assert not Report(verdicts=())
 
 
-@pytest.mark.parametrize(("statuses", "good"), [([Status.PASS], True), ([Status.PASS, Status.SKIP], False), ([Status.PASS, Status.INCONCLUSIVE], False), ([Status.FAIL], False)])
+@pytest.mark.parametrize(
+    ("statuses", "good"),
+    [([Status.PASS], True), ([Status.PASS, Status.SKIP], False), ([Status.PASS, Status.INCONCLUSIVE], False), ([Status.FAIL], False)],
+)
 def test_only_pass_is_success(statuses, good):
     assert bool(Report(verdicts=tuple(verdict(status) for status in statuses))) is good
     assert [bool(verdict(status)) for status in statuses] == [status is Status.PASS for status in statuses]
@@ -159,7 +233,19 @@ def test_only_pass_is_success(statuses, good):
 def test_replay_commands_can_be_pasted():
     import shlex
 
-    for address in ("op/0/7", "op/0/7@b=()", "it's/0/7", 'a"b/0/1', "a$b/0/1@n=()", "a!b/0/0", "[x]/0/0", "a#b/0/0", "~a/0/0", "a\\b/0/0", "{a,b}/0/0"):
+    for address in (
+        "op/0/7",
+        "op/0/7@b=()",
+        "it's/0/7",
+        'a"b/0/1',
+        "a$b/0/1@n=()",
+        "a!b/0/0",
+        "[x]/0/0",
+        "a#b/0/0",
+        "~a/0/0",
+        "a\\b/0/0",
+        "{a,b}/0/0",
+    ):
         line = next(line for line in str(verdict(address=address)).splitlines() if line.strip().startswith("replay"))
         assert shlex.split(line.split("replay ", 1)[1])[-1] == address
         if any(c in address for c in "()'\"$![]#~\\{}"):

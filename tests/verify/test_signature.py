@@ -72,7 +72,15 @@ def rule(x: Float[Array, "n"], k: int = 2):
 
 @pytest.mark.parametrize(
     "fn",
-    [rule, jax.jit(rule), jax.custom_vjp(rule), jax.custom_jvp(rule), functools.partial(rule, k=3), jax.jit(jax.custom_vjp(rule)), jax.checkpoint(rule)],
+    [
+        rule,
+        jax.jit(rule),
+        jax.custom_vjp(rule),
+        jax.custom_jvp(rule),
+        functools.partial(rule, k=3),
+        jax.jit(jax.custom_vjp(rule)),
+        jax.checkpoint(rule),
+    ],
     ids=["function", "jit", "custom_vjp", "custom_jvp", "partial", "jit of custom_vjp", "checkpoint"],
 )
 def test_wrapped_functions_keep_their_signature(fn):
@@ -127,7 +135,9 @@ def typed(x: Float[Array, "n"], *, flag: bool = False, k: int = 1, eps: float = 
     return x
 
 
-@pytest.mark.parametrize("options", [{"flag": (True,)}, {"k": (1, 2)}, {"eps": (1, 0.5)}, {"mode": ("a",)}, {"maybe": (None, 3)}, {"free": ("x", 1)}])
+@pytest.mark.parametrize(
+    "options", [{"flag": (True,)}, {"k": (1, 2)}, {"eps": (1, 0.5)}, {"mode": ("a",)}, {"maybe": (None, 3)}, {"free": ("x", 1)}]
+)
 def test_option_values_of_the_right_type(options):
     assert read(typed, options=options)
 

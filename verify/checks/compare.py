@@ -40,7 +40,9 @@ def compare(
     detectable = max(sensitivity) if sensitivity else None
     if failures:
         return failures
-    if total and not compared:
+    if not total:
+        return [Finding(check=check, status=Status.SKIP, message="the arrays have no elements", dtype=dtype, address=address)]
+    if not compared:
         return [
             Finding(check=check, status=Status.INCONCLUSIVE, message=f"nothing could be compared: {blind}", dtype=dtype, address=address)
         ]

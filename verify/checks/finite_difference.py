@@ -28,6 +28,8 @@ def judge(observation: Observation) -> list[Finding]:
     if at_kink(observation):
         message = "the inputs lie on a kink, where differences to both sides disagree"
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=observation.case.address)]
+    if not any(x.size for x in observation.diff):
+        return [Finding(check=NAME, status=Status.SKIP, message="the arrays have no elements", address=observation.case.address)]
     findings = [_judge(observation, observation.measured[0], measured) for measured in observation.slopes]
     failures = [finding for finding in findings if finding.status is Status.FAIL]
     if failures:

@@ -21,7 +21,7 @@ CODE, NAME, TITLE = "V009", "jit", "the rule gives the same with and without jit
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and (case.index == 1 or (case.thorough and case.index == 0))
+    return bool(observation.measured) and (case.index == 0 if case.thorough else case.index == 1 and bool(case.sizes))
 
 
 def judge(observation: Observation) -> list[Finding]:

@@ -84,6 +84,8 @@ def _blocks(verdict: Verdict, verbose: bool) -> list[RenderableType]:
         blocks += [Text(), *_failure(verdict)]
     if verbose or verdict.status is not Status.PASS:
         blocks += [Text(), Padding(_checks(verdict), (0, 0, 0, 2))]
+        if verdict.status is Status.PASS:
+            blocks += [Padding(Text(clean(note), style="dim"), (0, 0, 0, 2)) for note in verdict.notes]
     return blocks
 
 
