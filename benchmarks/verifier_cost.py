@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     rows = [measure(SPECS[name], options.shapes) for name in ("layer_norm", "attention")]
-    print(f"Python {platform.python_version()}, JAX {jax.__version__}, {platform.machine()}; median ms per distinct shape, {options.shapes} shapes")
+    print(
+        f"Python {platform.python_version()}, JAX {jax.__version__}, {platform.machine()}; median ms per distinct shape, {options.shapes} shapes"
+    )
     for row in rows:
         print(f"\n{row['operation']}")
         print(f"  check_grads, plain formula   {row['check_grads_plain']:8.1f}   {row['check_grads_plain'] / row['verify']:5.1f} x verify")

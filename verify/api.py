@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verify.cases import Case, Static, draw, from_arrays, parse_address
+from verify.addresses import parse_address
+from verify.cases import Case, Static, draw, from_arrays
 from verify.errors import VjpMismatch
 from verify.records import Status, Verdict
 from verify.registry import resolve

@@ -1,37 +1,29 @@
 """(spec, seed, index) -> Case: the same address gives the same bits on any machine.
 
-Values are whole numbers drawn from a counter-based generator and divided by a power of ten, so that no library's rounding enters,
-and failures are readable. Indices below say which dtype and which extra work a case carries, so that every few cases see all of them.
+Sizes, options and absent arguments are drawn here, values in `verify.values`. The index says in which dtype a case is run besides float64.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
-import zlib
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 
-from verify.signature import arguments
+from verify.addresses import format_sizes, size_text
+from verify.signature import arguments, nearest
 from verify.sizes import Dim, Sizes, dimension_names, parse, schedule
 from verify.spec import FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
+from verify.values import Key, alike, draw_values, generator, round_to
 
 PERIOD = 48
+LARGEST = 2**28  # elements of one argument: 2 GiB in float64
 LOW_PRECISION = (2, 6, 10, 14)  # index modulo PERIOD: a case that is also run in one of the spec's dtypes, in turn
 STYLES = ("decimals", "decimals", "fine", "positive", "edges", "small", "large", "fine")
-KINK_DISTANCE = 2.0**-4  # ordinary draws stay this far from a declared kink
-
-
-@dataclass(frozen=True)
-class Key:
-    """A PRNG key, by its seed."""
-
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -72,14 +64,10 @@ class Case:
 
     def describe(self) -> str:
         """Sizes and options in words: "n=3, d_in=2; is_causal=True"."""
-        sizes = ", ".join(f"{name}={_size_text(size)}" for name, size in self.sizes.items())
+        sizes = ", ".join(f"{name}={size_text(size)}" for name, size in self.sizes.items())
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         absent = ", ".join(f"{name}=None" for name, arg in zip(self.argument_names, self.args, strict=True) if arg is None)
         return "; ".join(part for part in (sizes, options, absent) if part)
-
-
-def generator(name: str, seed: int, index: int, purpose: str) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, (index << 32) | zlib.crc32(f"{name}:{purpose}".encode())]))
 
 
 def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None = None) -> Iterator[Case]:
@@ -92,10 +80,9 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
     plain, variadic = dimension_names(list(shapes.values()))
     for name in spec.sizes:
         if name not in plain and name not in variadic:
-            from verify.signature import nearest
-
+            known = [*plain, *(f"*{name}" for name in variadic)]
             raise SpecError(
-                f"{spec.name}: sizes names {name!r}, which is no dimension of its arguments.{nearest(name, [*plain, *variadic])}"
+                f"{spec.name}: sizes names {name!r}, which is no dimension of its arguments.{nearest(name, known)} Known: {', '.join(known)}"
             )
     if not any(arg.dtype == "float" or arg.dtype in FLOAT_DTYPES for _, arg in _arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
@@ -110,6 +97,8 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         options, absent = combinations[order[place]]
         if sizes is not None:
             chosen = _override(spec, {**chosen}, sizes, plain, variadic)
+            if not _admits(spec, shapes, chosen):
+                raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
         yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None)
 
 
@@ -132,6 +121,8 @@ def _draw_case(
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
+        if math.prod(shape) > LARGEST:
+            raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")
         return draw_values(
             rng, arg, shape, sizes, style, user or arg.dtype, spec.kinks.get(path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0], ())
         )
@@ -159,59 +150,6 @@ def _user_dtype(arg: Arg, dtype: str, position: int) -> str | None:
     return USER_DTYPES[position % len(USER_DTYPES)] if dtype == "mixed" else dtype
 
 
-def draw_values(
-    rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, style: str, dtype: str, kinks: tuple[float, ...] = ()
-) -> Any:
-    """Values for one array argument: float64 (rounded to `dtype`), integers, booleans or a Key."""
-    if arg.sample is not None:
-        values = np.asarray(arg.sample(rng, sizes, dtype))
-        if values.shape != shape:
-            raise SpecError(f"Arg.sample returned an array of shape {values.shape}, wanted {shape} for dims {arg.dims!r}")
-        return round_to(values, dtype) if dtype in FLOAT_DTYPES else values
-    if arg.dtype == "key":
-        return Key(int(rng.integers(2**31)))
-    if arg.dtype == "bool":
-        chance = (0.5, 0.8, 0.2, 1.0)[int(rng.integers(4))]
-        values = rng.integers(1000, size=shape) < 1000 * chance
-        if values.ndim and values.size and rng.integers(3) == 0:
-            values[..., 0, :] = False  # a whole row off: a mask with nothing left
-        return values
-    if dtype not in FLOAT_DTYPES:
-        low, high = (0 if arg.low is None else int(arg.low)), (10 if arg.high is None else int(arg.high))
-        return rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
-    values = _floats(rng, arg, shape, style)
-    for kink in kinks:
-        away = values - kink
-        values = np.where(np.abs(away) < KINK_DISTANCE, kink + np.where(away < 0, -1, 1) * (KINK_DISTANCE + np.abs(away)), values)
-    if style == "edges":
-        inside = [edge for edge in (0.0,) if (arg.low is None or arg.low < edge) and (arg.high is None or edge < arg.high)]
-        edges = np.array([*arg.special, *kinks, *inside, *(values.reshape(-1)[:1])])
-        if edges.size:
-            values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)
-    return round_to(values, dtype)
-
-
-def _floats(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: str) -> np.ndarray:
-    if arg.low is not None or arg.high is not None:
-        low = arg.low if arg.low is not None else min(arg.high - 4.0, -arg.high)  # type: ignore[operator]
-        high = arg.high if arg.high is not None else low + 4.0
-        return low + (high - low) * (rng.integers(1, 10**6, size=shape) / 10**6)
-    if style == "positive":
-        return rng.integers(1, 300_000, size=shape) / 1e5
-    if style in ("decimals", "edges") and np.prod(shape) <= 64:
-        return rng.integers(-300, 301, size=shape) / 100
-    scale = {"small": 0.05, "unit": 1 / 3, "large": 10.0}.get(style, 1.0)
-    return scale * (rng.integers(-300_000, 300_001, size=shape) / 1e5)
-
-
-def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
-    """`values` rounded to a float dtype, kept as float64."""
-    wide = np.asarray(values, np.float64)
-    if dtype == "bfloat16":
-        return wide.astype(ml_dtypes.bfloat16).astype(np.float64)
-    return wide.astype(dtype).astype(np.float64)
-
-
 def _combinations(spec: Spec, described: Mapping[str, Any]) -> list[tuple[dict[str, Any], frozenset[str]]]:
     """Every combination of option values and of optional arguments being None."""
     options = [dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values())]
@@ -224,12 +162,21 @@ def _combinations(spec: Spec, described: Mapping[str, Any]) -> list[tuple[dict[s
 
 
 def _admits(spec: Spec, shapes: Mapping[str, tuple[Dim, ...]], sizes: Sizes) -> bool:
-    if any(size < 0 for shape in shapes.values() for dim in shape for size in dim.size(sizes)):
+    """Whether these sizes give shapes, and the spec's domain= accepts them with every combination of options."""
+    try:
+        if any(size < 0 for shape in shapes.values() for dim in shape for size in dim.size(sizes)):
+            return False
+    except ZeroDivisionError:  # n//m at m = 0
         return False
     if spec.domain is None:
         return True
     options = [dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values())]
-    return all(spec.domain(sizes, combination) for combination in options)
+    try:
+        return all(spec.domain(sizes, combination) for combination in options)
+    except Exception as error:
+        raise SpecError(
+            f"{spec.name}: domain= raised {type(error).__name__}: {error}; it is called with the sizes {dict(sizes)} and the options {options[0]}"
+        ) from error
 
 
 def _broadcast(dim: Dim, sizes: Sizes, rng: np.random.Generator) -> tuple[int, ...]:
@@ -278,48 +225,13 @@ def from_arrays(
             return draw_values(rng, Arg(dtype=kind), array.shape, {}, "fine", kind)
         if not is_float or index == 0:
             return array if not is_float else round_to(array, own)  # type: ignore[arg-type]
-        return round_to(_alike(rng, np.asarray(array, np.float64)), own)  # type: ignore[arg-type]
+        return round_to(alike(rng, np.asarray(array, np.float64)), own)  # type: ignore[arg-type]
 
     drawn = jax.tree.map(leaf, args, is_leaf=lambda node: isinstance(node, (Static, Key)))
     label = "given" if dtype == "given" else dtype
     return Case(
         name=name, seed=seed, index=index, args=drawn, argument_names=argument_names, dtypes=tuple(dtypes), dtype=label, options=options
     )
-
-
-def _alike(rng: np.random.Generator, given: np.ndarray) -> np.ndarray:
-    """Values within the range of the given ones, without their structure (a symmetric or constant example hides mistakes)."""
-    finite = given[np.isfinite(given)]
-    if not finite.size:
-        return given
-    low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        low, high = (low - 1.0, high + 1.0) if low == 0 else sorted((0.5 * low, 1.5 * low))
-    drawn = low + (high - low) * (rng.integers(0, 10**6 + 1, size=given.shape) / 10**6)
-    return np.where(np.isfinite(given), drawn, given)
-
-
-def format_sizes(sizes: Sizes) -> str:
-    """Sizes as in an address: "n=3,batch=2x1"."""
-    return ",".join(f"{name}={_size_text(size)}" for name, size in sizes.items())
-
-
-def _size_text(size: int | tuple[int, ...]) -> str:
-    return "x".join(map(str, size)) or "()" if isinstance(size, tuple) else str(size)
-
-
-def parse_address(address: str) -> tuple[str, int, int, dict[str, str] | None]:
-    """Split "name/seed/index@n=3,batch=2x1" into name, seed, index, and sizes as text (or None). Raises SpecError."""
-    match = re.fullmatch(r"(?P<name>[^@]+)/(?P<seed>\d{1,20})/(?P<index>\d{1,9})(?:@(?P<sizes>.*))?", address)
-    if match is None or int(match["seed"]) >= 2**63:
-        raise SpecError(f"address {address!r} is not NAME/SEED/INDEX, such as layer_norm/0/7 or linear/0/7@d_in=2,d_out=3")
-    sizes = None
-    if match["sizes"] is not None:
-        pairs = [pair.partition("=") for pair in match["sizes"].split(",") if pair]
-        if any(not re.fullmatch(r"\(\)|\d{1,9}(x\d{1,9})*", size) for _, _, size in pairs):
-            raise SpecError(f"address {address!r}: sizes after @ must look like n=3,batch=2x1")
-        sizes = {name: size for name, _, size in pairs}
-    return match["name"], int(match["seed"]), int(match["index"]), sizes
 
 
 def _override(
@@ -341,8 +253,3 @@ def _override(
 def with_sizes(spec: Spec, case: Case, sizes: Sizes) -> Case:
     """The same case at other sizes: the shrinker's step."""
     return next(draw(spec, case.seed, range(case.index, case.index + 1), sizes=sizes))
-
-
-def as_float64(case: Case) -> Case:
-    """The same inputs, to be judged in float64 alone."""
-    return replace(case, dtype="float64")

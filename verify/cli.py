@@ -5,13 +5,13 @@ exit status: 0 every verdict PASS; 1 some FAIL; 2 usage, or a spec or function t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,8 @@ def run(
     from verify.config import RunConfig, load
 
     settings = load(config) if config else RunConfig()
+    if json_file == junit_file == "-":
+        raise SpecError("--json - and --junit - would mix two reports on stdout; write one of them to a file")
     for path in (json_file, junit_file):
         _require_writable(path)
     from verify.registry import installed, resolve
@@ -109,7 +111,7 @@ def run(
     seed = seed if seed is not None else settings.seed or 0
     count = case_count(cases if cases is not None else settings.cases, seed)
     selected = [check.NAME for check in select(checks or settings.checks)]
-    with _progress(quiet) as advance:
+    with contextlib.redirect_stdout(sys.stderr), _progress(quiet) as advance:  # what the users' functions print is not the report
         verdicts = list(_verdicts(specs, count, seed, selected, jobs, advance))
     _finish(verdicts, json_file, junit_file, verbose)
 
@@ -122,7 +124,9 @@ def replay(address: str, json_file: str | None) -> None:
     _require_writable(json_file)
     from verify.api import replay as replay_case
 
-    _finish([replay_case(address)], json_file, None, verbose=True)
+    with contextlib.redirect_stdout(sys.stderr):
+        verdict = replay_case(address)
+    _finish([verdict], json_file, None, verbose=True)
 
 
 @main.command(name="list")
@@ -195,6 +199,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except SpecError as error:
+        click.echo(f"verify: {_clean(str(error))}", err=True)
         finding = Finding(check="structure", status=Status.ERROR, message=str(error))
         return Verdict(name=name, status=Status.ERROR, findings=(finding,))
 
@@ -209,7 +214,7 @@ def _finish(verdicts: Sequence[Any], json_file: str | None, junit_file: str | No
         _write(json_file, json.render(report))
     if junit_file:
         _write(junit_file, junit.render(report))
-    if json_file != "-":
+    if "-" not in (json_file, junit_file):
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         click.echo(
             text.render_report(report, width=max(60, min(shutil.get_terminal_size((100, 24)).columns, 140)), colour=colour, verbose=verbose)
@@ -260,7 +265,7 @@ def _write(path: str, content: str) -> None:
         raise SpecError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str], Callable[[int, int], None] | None]]:
     """`advance(name)` gives the callback for one operation. A bar on a terminal, nothing elsewhere."""
     if quiet or not sys.stderr.isatty():

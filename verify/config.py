@@ -30,8 +30,8 @@ def load(path: str | Path) -> RunConfig:
     """Read and validate a config. Raises SpecError with the file, the key and what was wanted."""
     try:
         text = Path(path).read_bytes()
-    except OSError as error:
-        raise SpecError(f"config {path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise SpecError(f"config {path!s}: {getattr(error, 'strerror', None) or error}") from None
     try:
         data = tomllib.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

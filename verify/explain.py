@@ -62,7 +62,10 @@ def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Arg]]:
 def _example(spec: Spec) -> str:
     """Inputs, output and each cotangent of L = sum(output): by the rule, by autodiff and by finite differences, with the product that makes it."""
     case = _example_case(spec)
-    call, program, diff, rest, ones = _compiled(spec, case)
+    try:
+        call, program, diff, rest, ones = _compiled(spec, case)
+    except programs.StageError as error:
+        raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
     result = program(diff, rest, ones)
     differences = _differences(program, case, diff, rest, ones)
     products_of = _formulas(call, program, case, diff, rest, ones)

@@ -28,7 +28,8 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda params, x: function(x, axis=tuple(params["axes"]))
+    """NumPy sums whole numbers in a wider type; XLA keeps theirs, and wraps around."""
+    return lambda params, x: function(x, axis=tuple(params["axes"])).astype(x.dtype)
 
 
 def _extremum(function: np.ufunc, empty_float: float, smallest: bool) -> Callable[..., Any]:
@@ -62,7 +63,7 @@ def _dot_general(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.nda
 
 
 def _select_n(params: dict[str, Any], which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
-    return np.where(which, cases[1], cases[0]) if which.dtype == bool else np.choose(which, cases)
+    return np.where(which, cases[-1], cases[0]) if which.dtype == bool else np.choose(which, cases)
 
 
 def _integer_pow(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -79,6 +80,13 @@ def _iota(params: dict[str, Any]) -> np.ndarray:
     shape, dimension = params["shape"], params["dimension"]
     column = np.arange(shape[dimension], dtype=params["dtype"]).reshape([-1 if axis == dimension else 1 for axis in range(len(shape))])
     return np.broadcast_to(column, shape)
+
+
+def _cumsum(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
+    axis = params["axis"]
+    ordered = np.flip(x, axis) if params["reverse"] else x
+    summed = np.cumsum(ordered, axis, dtype=x.dtype)
+    return np.flip(summed, axis) if params["reverse"] else summed
 
 
 def _slice(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -109,7 +117,7 @@ RULES: dict[str, Callable[..., Any]] = {
             "neg": np.negative, "exp": np.exp, "exp2": np.exp2, "log": np.log, "log1p": np.log1p, "expm1": np.expm1, "sin": np.sin, "cos": np.cos,
             "tan": np.tan, "tanh": np.tanh, "sinh": np.sinh, "cosh": np.cosh, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
             "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "sqrt": np.sqrt, "cbrt": np.cbrt, "rsqrt": lambda x: 1 / np.sqrt(x),
-            "abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil, "is_finite": np.isfinite, "square": np.square, "not": np.invert,
+            "abs": np.abs, "sign": lambda x: np.where(x == 0, x, np.sign(x)), "floor": np.floor, "ceil": np.ceil, "is_finite": np.isfinite, "square": np.square, "not": np.invert,
             "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x, "logistic": lambda x: 1 / (1 + np.exp(-x)),
         }).items()
     },
@@ -129,13 +137,13 @@ RULES: dict[str, Callable[..., Any]] = {
     "reduce_max": _extremum(np.maximum, -np.inf, smallest=True),
     "reduce_min": _extremum(np.minimum, np.inf, smallest=False),
     "broadcast_in_dim": _broadcast_in_dim,
-    "reshape": lambda params, x, *_: x.reshape(params["new_sizes"]),
+    "reshape": lambda params, x, *_: (x if params["dimensions"] is None else x.transpose(params["dimensions"])).reshape(params["new_sizes"]),
     "squeeze": lambda params, x: x.reshape([n for axis, n in enumerate(x.shape) if axis not in params["dimensions"]]),
     "expand_dims": lambda params, x: np.expand_dims(x, params["dimensions"]),
     "transpose": lambda params, x: x.transpose(params["permutation"]),
     "concatenate": lambda params, *xs: np.concatenate(xs, axis=params["dimension"]),
     "rev": lambda params, x: np.flip(x, params["dimensions"]),
-    "cumsum": lambda params, x: np.flip(np.cumsum(np.flip(x, params["axis"]), params["axis"]), params["axis"]) if params["reverse"] else np.cumsum(x, params["axis"]),
+    "cumsum": _cumsum,
     "select_n": _select_n,
     "dot_general": _dot_general,
     "integer_pow": _integer_pow,

@@ -15,8 +15,9 @@ import numpy as np
 
 from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
-from verify.cases import Case, round_to
+from verify.cases import Case
 from verify.spec import FLOAT_DTYPES, Spec
+from verify.values import round_to
 
 Result = Mapping[str, list[np.ndarray]]
 COMPILED_EVERY = 8  # of so many cases, one goes through XLA in float64 even if NumPy could run it
@@ -60,6 +61,7 @@ class Observation:
     truth: the float64 reference at each cotangent; None, with `no_truth` saying why, if JAX could not differentiate it.
     sides: the reference's gradient a little ahead and behind along the first slope's direction, at the two shortest steps: (far ahead, far
         behind, near ahead, near behind).
+    limit, reference_limit: the least precise dtype in which rule and reference compute although their arguments are float64.
     raised: the exception that the rule raised, in which case nothing was measured.
     """
 
@@ -75,6 +77,7 @@ class Observation:
     slopes: tuple[Slope, ...] = ()
     sides: tuple[list[np.ndarray], ...] = ()
     limit: str = "float64"
+    reference_limit: str = "float64"
     raised: programs.StageError | None = None
     exact_program: engine.Program | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -146,7 +149,7 @@ def _measure(
         )
     )
     return {
-        "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "sides": sides, "limit": limit,
+        "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "sides": sides, "limit": limit, "reference_limit": reference_limit,
         "exact_program": program,
     }  # fmt: skip
 
@@ -182,18 +185,27 @@ def _measure_low(
         plain = engine.quick(programs.core(traced, with_rule=False), user, rest, cts["base"], x64=x64)
         autodiff = _runs(plain, user, rest, cts)
         add_seconds(seconds, plain.seconds)
-        noise, out_noise = (
-            [
-                tolerance.smoothed(
-                    np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]),
-                    exact,
-                    ill=tolerance.LOW_ILL,
-                )
-                for i, exact in enumerate(truth["base"][key])
-            ]
-            for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
-        )
+        with np.errstate(invalid="ignore"):
+            noise, out_noise = _low_noise(autodiff, truth, moved)
     return _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
+
+
+def _low_noise(
+    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """How far autodiff in low precision is from the truth at each cotangent, and what moving the inputs does, per leaf and per output."""
+    by_leaf, by_output = (
+        [
+            tolerance.smoothed(
+                np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]),
+                exact,
+                ill=tolerance.LOW_ILL,
+            )
+            for i, exact in enumerate(truth["base"][key])
+        ]
+        for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
+    )
+    return by_leaf, by_output
 
 
 def _measured(dtype: str, dtypes: tuple[str, ...], runs: Mapping[str, Result], noise: Any, out_noise: Any) -> Measured:

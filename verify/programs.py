@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verify.cases import Case, Key, Static
+from verify.cases import Case, Static
 from verify.errors import InternalError
 from verify.spec import Spec, SpecError
 from verify.strip import count_custom_rules, evaluate
+from verify.values import Key
 
 RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in the core program
 
@@ -40,8 +41,10 @@ def stage(name: str) -> Iterator[None]:
         yield
     except (StageError, SpecError, InternalError):
         raise
+    except SystemExit as error:
+        raise StageError(name, error) from error
     except Exception as error:
-        if _ours(error):
+        if _ours(error) and "defvjp" not in str(error) and "defjvp" not in str(error):
             raise InternalError(f"verify failed while it traced the {name}: {type(error).__name__}: {error}") from error
         raise StageError(name, error) from error
 
@@ -81,7 +84,7 @@ class Call:
 
     def run_reference(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
         """The same of the given reference."""
-        return _float_leaves(self.reference(*self._args(diff, rest), **self.options))
+        return _float_leaves(self.reference(*self._args(diff, rest), **self.options), "the reference")
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,12 @@ def trace(call: Call, diff: list[Any], rest: list[Any]) -> Traced:
     return Traced(call=call, jaxpr=jaxpr, shapes=shapes)
 
 
-def _float_leaves(output: Any) -> list[Any]:
+def _float_leaves(output: Any, whose: str = "the function") -> list[Any]:
     leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
     if any(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) for leaf in jax.tree.leaves(output)):
-        raise SpecError("the function returns complex numbers, which verify does not judge yet")
+        raise SpecError(f"{whose} returns complex numbers, which verify does not judge yet")
     if not leaves:
-        raise SpecError("the function returns no floating-point array, so there is no derivative to verify")
+        raise SpecError(f"{whose} returns no floating-point array, so there is no derivative to verify")
     return [jnp.asarray(leaf) for leaf in leaves]
 
 
@@ -198,8 +201,6 @@ def core(call: Traced, with_rule: bool = True, with_reference: bool = True) -> C
         if with_reference:
             with jax.named_scope(REFERENCE_PART):
                 result |= reference_part(diff, rest, cts)
-        if with_rule and with_reference:
-            _same_shapes(result["out"], result["reference_out"])
         return result
 
     return program
@@ -220,6 +221,7 @@ def reference(call: Traced) -> Callable[..., tuple[list[Any], list[Any]]]:
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
         out, pullback = jax.vjp(lambda *leaves: call.run_reference(leaves, rest), *diff)
+        _same_shapes(call.shapes, out)
         return out, list(pullback(_as(cts, out)))
 
     return program
@@ -264,6 +266,6 @@ def _as(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:
 
 
 def _same_shapes(out: list[Any], reference_out: list[Any]) -> None:
-    got, want = ([jnp.shape(leaf) for leaf in leaves] for leaves in (out, reference_out))
-    if got != want:
-        raise SpecError(f"the reference returns shapes {want}, the function {got}; they must agree")
+    function, reference = (", ".join(str(tuple(leaf.shape)) for leaf in leaves) for leaves in (out, reference_out))
+    if function != reference:
+        raise SpecError(f"the reference returns floating-point outputs of shape {reference}, the function {function}; they must agree")

@@ -49,14 +49,14 @@ def _from_module(target: str) -> Spec:
     if isinstance(value, Spec):
         return value
     if not callable(value):
-        raise SpecError(f"{target} is a {type(value).__name__}, not a Spec or a function")
+        raise SpecError(f"{target} is of type {type(value).__name__}, not a Spec or a function")
     if isinstance(value, type):
         raise SpecError(f"{target} is a class; name a function, or a Spec of a function that builds and calls it")
     return Spec(name=target, fn=value)
 
 
 def _import(module_name: str, target: str) -> Any:
-    if not all(part.isidentifier() for part in module_name.split(".")):
+    if not all(part.isidentifier() for part in module_name.split(".")) or module_name.endswith(".py"):
         raise SpecError(f"{target}: {module_name!r} is no module name; write pkg.mod:name (not a file path)")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # console scripts do not have it, and users' modules lie there
@@ -66,5 +66,5 @@ def _import(module_name: str, target: str) -> Any:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise SpecError(f"{target}: there is no module {error.name!r} here ({Path.cwd()}) or installed") from None
         raise SpecError(f"{target}: importing {module_name} failed: it needs module {error.name!r}, which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(f"{target}: importing {module_name} failed: {type(error).__name__}: {error}") from error

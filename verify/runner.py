@@ -81,6 +81,7 @@ def run_cases(
     """Verify a spec on the given cases, in order."""
     start = time.perf_counter()
     selected = all_checks.select(list(checks) if checks is not None else None)
+    all_checks.select(list(spec.known_gaps))
     judged: list[Judged] = []
     failures = 0
     for result in (judges or in_threads)(spec, cases, selected):

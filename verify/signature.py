@@ -38,9 +38,17 @@ def arguments(spec: Spec) -> dict[str, Any]:
         found = _from_annotations(spec, parameters)
     for name, arg in found.items():
         _require_args(spec.name, name, arg)
+    if not found and spec.options:
+        raise SpecError(
+            f"{spec.name}: every parameter of fn is listed in options= ({', '.join(map(repr, spec.options))}), so there is no array to differentiate by"
+        )
     if not found:
         raise SpecError(f"{spec.name}: fn takes no array arguments, so there is nothing to differentiate")
     _check_options(spec, parameters)
+    for what, names in (("kinks", spec.kinks), ("example", spec.example)):
+        for name in names:
+            if name not in found:
+                raise SpecError(f"{spec.name}: {what} names {name!r}, which is no argument.{nearest(name, found)}")
     return found
 
 
@@ -52,7 +60,7 @@ def _from_annotations(spec: Spec, parameters: Mapping[str, inspect.Parameter]) -
     found: dict[str, Any] = {}
     missing = None
     for name, parameter in parameters.items():
-        annotated = given.get(name, _from_annotation(parameter.annotation))
+        annotated = given.get(name, _from_annotation(spec.name, parameter.annotation))
         if annotated is None or parameter.kind is parameter.KEYWORD_ONLY or name in spec.options:
             if parameter.default is parameter.empty and name not in spec.options and parameter.kind is not parameter.VAR_POSITIONAL:
                 raise SpecError(
@@ -79,7 +87,7 @@ def _parameters(function: Callable[..., Any], name: str) -> dict[str, inspect.Pa
         raise SpecError(f"{name}: an annotation of fn cannot be read: {error}") from None
 
 
-def _from_annotation(annotation: Any) -> Arg | None:
+def _from_annotation(spec: str, annotation: Any) -> Arg | None:
     """An Arg for a jaxtyping annotation, or None. Duck-typed: jaxtyping itself is not needed to read it."""
     optional = False
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
@@ -88,11 +96,14 @@ def _from_annotation(annotation: Any) -> Arg | None:
         annotation = next((option for option in options if hasattr(option, "dim_str")), None)
     if not hasattr(annotation, "dim_str") or not hasattr(annotation, "dtypes"):
         return None
-    return Arg(dims=annotation.dim_str, dtype=_dtype(annotation.dtypes), optional=optional)
+    dtype = _dtype(annotation.dtypes)
+    if dtype is None:
+        raise SpecError(f"{spec}: verify draws no {annotation!r} yet; it draws floats, integers, booleans and PRNG keys")
+    return Arg(dims=annotation.dim_str, dtype=dtype, optional=optional)
 
 
-def _dtype(names: Any) -> str:
-    """The dtype to draw for a jaxtyping category: `Float` lists all float dtypes, `Int32` exactly one."""
+def _dtype(names: Any) -> str | None:
+    """The dtype to draw for a jaxtyping category: `Float` lists all float dtypes, `Int32` exactly one. None for what is not drawn."""
     known = [names] if isinstance(names, str) else [str(name) for name in names]
     if any(name.startswith(("float", "bfloat")) for name in known) and len(known) > 1:
         return "float"
@@ -101,7 +112,7 @@ def _dtype(names: Any) -> str:
             return name if len(known) == 1 else _ABSTRACT.get(name.rstrip("0123456789"), name)
         if name.rstrip("0123456789") in _ABSTRACT:
             return _ABSTRACT[name.rstrip("0123456789")]
-    return "float"
+    return None if any(name.startswith("complex") for name in known) else "float"
 
 
 def _require_args(spec: str, name: str, arg: Any) -> None:

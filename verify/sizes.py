@@ -7,6 +7,7 @@ leading dimensions, `...` the same without a name, `_` a dimension of its own, `
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,8 +94,9 @@ def _parse_dim(text: str, owner: str, position: int, dims: str) -> Dim:
     try:
         tree = ast.parse(body.strip("{}"), mode="eval").body
         names = tuple(dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)))
-        _evaluate(tree, dict.fromkeys(names, 1))
-    except (SyntaxError, SpecError, ZeroDivisionError, ValueError, RecursionError, MemoryError):
+        with contextlib.suppress(ZeroDivisionError):  # such sizes are not drawn
+            _evaluate(tree, dict.fromkeys(names, 1))
+    except (SyntaxError, SpecError, ValueError, RecursionError, MemoryError):
         raise broken from None
     return Dim(text=body.strip("{}"), names=names, may_be_one=may_be_one)
 

@@ -49,6 +49,8 @@ class Arg:
             raise SpecError(f'Arg.dims must be text such as "n d_in", got {self.dims!r} ({type(self.dims).__name__})')
         if self.dtype not in ARG_DTYPES:
             raise SpecError(f"Arg.dtype must be one of {', '.join(ARG_DTYPES)}; got {self.dtype!r}")
+        if isinstance(self.special, (str, bytes)) or not isinstance(self.special, Sequence):
+            raise SpecError(f"Arg.special must be a tuple of values, got {self.special!r}")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise SpecError(f"Arg.low must be below Arg.high, got low={self.low!r} and high={self.high!r}")
 
@@ -94,13 +96,21 @@ class Spec:
     example: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise SpecError(f"Spec.name must be text, got {self.name!r} ({type(self.name).__name__})")
+        if not callable(self.fn):
+            raise SpecError(f"Spec {self.name!r}: fn must be callable, got {type(self.fn).__name__}")
         if not self.name or "/" in self.name or "@" in self.name or any(c.isspace() or not c.isprintable() for c in self.name):
             raise SpecError(f'Spec.name must be printable, without spaces, "/" or "@", got {self.name!r}')
-        for role, function in (("fn", self.fn), ("reference", self.reference)):
-            if function is not None and not callable(function):
-                raise SpecError(f"Spec {self.name!r}: {role} must be callable, got {type(function).__name__}")
+        if self.reference is not None and not callable(self.reference):
+            raise SpecError(f"Spec {self.name!r}: reference must be callable, got {type(self.reference).__name__}")
         if isinstance(self.dtypes, str) or not set(self.dtypes) <= {*USER_DTYPES, "mixed"}:
             raise SpecError(f"Spec {self.name!r}: dtypes must be a tuple of {', '.join(USER_DTYPES)}, mixed; got {self.dtypes!r}")
+        for argument, points in self.kinks.items():
+            if isinstance(points, (str, bytes)) or not isinstance(points, Sequence):
+                raise SpecError(
+                    f"Spec {self.name!r}: kinks[{argument!r}] must be a tuple of values, got {points!r}; write ({points!r},) for one"
+                )
         for option, values in self.options.items():
             if isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or not values:
                 raise SpecError(

@@ -4,7 +4,8 @@ import pytest
 
 from tests.power.corpus import CORPUS, Entry
 from verify import Status, run
-from verify.cases import draw, parse_address
+from verify.addresses import parse_address
+from verify.cases import draw
 from verify.runner import run_cases
 
 

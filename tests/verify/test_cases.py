@@ -8,19 +8,9 @@ import numpy as np
 import pytest
 
 from verify import Arg, Spec, SpecError
-from verify.cases import (
-    KINK_DISTANCE,
-    PERIOD,
-    Key,
-    Static,
-    as_float64,
-    draw,
-    format_sizes,
-    from_arrays,
-    parse_address,
-    round_to,
-    with_sizes,
-)
+from verify.addresses import format_sizes, parse_address
+from verify.cases import PERIOD, Static, draw, from_arrays, with_sizes
+from verify.values import KINK_DISTANCE, Key, round_to
 
 
 def anything(*args, **options):
@@ -222,11 +212,6 @@ def test_values_are_exact_in_the_users_dtype():
 )
 def test_round_to_nearest_even(value, dtype, want):
     assert float(round_to(np.array(value), dtype)) == want
-
-
-def test_as_float64():
-    case = next(case for case in drawn(RICH, 20) if case.dtype != "float64")
-    assert as_float64(case).dtype == "float64" and as_float64(case).args is case.args
 
 
 @pytest.mark.parametrize(

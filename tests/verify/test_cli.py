@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -101,12 +100,12 @@ def verify(*args):
 
 
 def run(name, *args, cases=3):
-    return verify("run", name if ":" not in name or "." in name.split(":")[0] else name, "--cases", cases, *args)
+    return verify("run", name, "--cases", cases, *args)
 
 
 def refused(result, *words):
     """Exit 2, no traceback, and all the words in what the user sees."""
-    assert result.exit_code == 2, f"exit {result.exit_code}\n{result.output}"
+    assert result.exit_code == 2, f"exit {result.exit_code}: {result.output[-300:]}"
     seen = " ".join(result.output.split())
     assert "Traceback" not in seen and "internal fault" not in seen
     for word in words:
@@ -136,7 +135,7 @@ def one_line(result, *words):
         ("a b:f", ["no module name"]),
         ("./cli_rules.py:square", ["no module name", "pkg.mod:name"]),
         ("cli_rules.py:square", ["file path"]),
-        ("cli_rules:number", ["an int", "not a Spec or a function"]),
+        ("cli_rules:number", ["of type int", "not a Spec or a function"]),
         ("cli_rules:Layer", ["class"]),
         ("cli_raises:f", ["importing cli_raises failed", "RuntimeError", "at import"]),
         ("cli_needs:f", ["no_such_module_anywhere", "not installed"]),
@@ -442,11 +441,6 @@ def test_help_and_version():
     assert verify().exit_code == 2 and "Usage" in verify().output
 
 
-@pytest.mark.parametrize("command", ["audit", "power", "bench", "campaign", "report"])
-def test_commands_of_the_design(command):
-    assert command in main.commands
-
-
 def test_a_reader_that_goes_away_is_no_fault(tmp_path):
     code = "import sys; sys.argv = ['verify', 'list']; from verify.cli import main; main()"
     done = subprocess.run(
@@ -473,7 +467,3 @@ def test_processes_give_the_same_verdict(rules):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90, env=environment)
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["verdicts"][0]["findings"] == here
-
-
-def test_module_text_is_tidy():
-    assert textwrap.dedent(MODULE) == MODULE

@@ -169,9 +169,7 @@ def test_every_rule_has_programs():
     assert set(PROGRAMS) >= set(interpreter.RULES)
 
 
-@pytest.mark.parametrize(
-    ("name", "function", *(["args"])), [(p.values[0], p.values[1], p.values[2:]) for p in CASES], ids=[p.id for p in CASES]
-)
+@pytest.mark.parametrize(("name", "function", "args"), CASES)
 def test_numpy_agrees_with_xla(name, function, args):
     jaxpr, got, want = both(function, *args)
     if name not in SYNONYMS:
@@ -241,7 +239,7 @@ STEPS = {
     "cube": lambda x: x**3 / (1 + x**2),
     "running": lambda x: jnp.cumsum(x, axis=-1) / 4,
     "mask": lambda x: jnp.where(jnp.tril(jnp.ones(x.shape[-2:], bool)), x, -0.5),
-    "roll": lambda x: jnp.flip(x, -1) + jnp.pad(x[..., 1:], [(0, 0)] * (x.ndim - 1) + [(0, 1)]),
+    "roll": lambda x: jnp.flip(x, -1) - x / 3,
     "silu": jax.nn.silu,
     "clip": lambda x: jnp.clip(x, -0.8, 0.8) + 0.1 * jnp.max(x, axis=-1, keepdims=True),
 }

@@ -10,13 +10,14 @@ from __future__ import annotations
 from verify.checks.compare import compare
 from verify.observe import Observation
 from verify.oracles import autodiff
+from verify.oracles.agreement import contradiction
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V003", "gradient", "every cotangent is what JAX derives from the reference, element by element"
 
 
 def applies(observation: Observation) -> bool:
-    return bool(observation.measured)
+    return bool(observation.measured) and not contradiction(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:

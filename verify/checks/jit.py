@@ -14,6 +14,7 @@ from verify.checks.compare import compare
 from verify.checks.structure import user_line
 from verify.observe import Observation
 from verify.oracles import autodiff
+from verify.oracles.agreement import contradiction
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V009", "jit", "the rule gives the same with and without jit"
@@ -21,7 +22,11 @@ CODE, NAME, TITLE = "V009", "jit", "the rule gives the same with and without jit
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and (case.index == 0 if case.thorough else case.index == 1 and bool(case.sizes))
+    return (
+        bool(observation.measured)
+        and not contradiction(observation)
+        and (case.index == 0 if case.thorough else case.index == 1 and bool(case.sizes))
+    )
 
 
 def judge(observation: Observation) -> list[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from verify.checks.compare import compare
 from verify.observe import MIX, Observation, wide
-from verify.oracles.autodiff import widest
+from verify.oracles.autodiff import coarsest
 from verify.records import Estimate, Finding
 from verify.tolerance import noise_bound
 
@@ -27,7 +27,7 @@ def judge(observation: Observation) -> list[Finding]:
         want = tuple(a + MIX * b for a, b in zip(first, second, strict=True))
         parts = 1 + abs(MIX)
         error = tuple(
-            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), widest(measured))
+            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), coarsest(observation, measured))
             for leaf, (a, b, noise) in enumerate(zip(first, second, measured.noise, strict=True))
         )
         estimate = Estimate(value=want, error=error)

@@ -31,7 +31,7 @@ def _judge(observation: Observation, measured: Measured) -> list[Finding]:
         value = autodiff.primal(observation, measured)
     else:
         plain = tuple(wide(out) for out in base["primal"])
-        error = tuple(noise_bound(out, 0 * out, largest(out), autodiff.widest(measured)) for out in plain)
+        error = tuple(noise_bound(out, 0 * out, largest(out), autodiff.coarsest(observation, measured)) for out in plain)
         value = Estimate(value=plain, error=error)
     names = ["output"] if len(value.value) == 1 else [f"output{k}" for k in range(len(value.value))]
     plain_findings = compare(NAME, "the primal", names, base["primal"], value, measured.dtype, address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from verify import engine, programs, tolerance
 from verify.checks.compare import compare
 from verify.observe import Observation, add_seconds, rounding_noise
+from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
 
@@ -18,7 +19,7 @@ CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and (case.thorough or case.index % 16 == 3)
+    return bool(observation.measured) and not contradiction(observation) and (case.thorough or case.index % 16 == 3)
 
 
 def judge(observation: Observation) -> list[Finding]:

@@ -11,7 +11,8 @@ import numpy as np
 from verify import engine, programs
 from verify.checks.compare import compare
 from verify.observe import Observation, add_seconds
-from verify.oracles.autodiff import at_kink, widest
+from verify.oracles.agreement import contradiction
+from verify.oracles.autodiff import at_kink, coarsest
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import noise_bound
 
@@ -21,7 +22,7 @@ BATCH = 2
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and (case.thorough or case.index % 8 == 4)
+    return bool(observation.measured) and not contradiction(observation) and (case.thorough or case.index % 8 == 4)
 
 
 def judge(observation: Observation) -> list[Finding]:
@@ -59,7 +60,7 @@ def judge(observation: Observation) -> list[Finding]:
     ]
     want = tuple(np.stack([example[leaf] for example in examples]) for leaf in range(len(observation.diff)))
     error = tuple(
-        noise_bound(value, np.maximum(noise, np.max(noise, initial=0.0)), observation.scale(leaf), widest(measured))
+        noise_bound(value, np.maximum(noise, np.max(noise, initial=0.0)), observation.scale(leaf), coarsest(observation, measured))
         for leaf, (value, noise) in enumerate(zip(want, measured.noise, strict=True))
     )
     add_seconds(observation.seconds, program.seconds)

@@ -17,8 +17,9 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     """The cotangent of each argument leaf, and how far from it a right rule may lie when run in `measured.dtype`."""
     assert observation.truth is not None
     values, errors = [], []
+    dtype = coarsest(observation, measured)
     for leaf, (want, noise) in enumerate(zip(observation.truth["base"]["reference"], measured.noise, strict=True)):
-        error = abstain(want, noise_bound(want, noise, observation.scale(leaf), widest(measured)), widest(measured))
+        error = abstain(want, noise_bound(want, noise, observation.scale(leaf), dtype), dtype)
         low, high, jumps = _between(observation, leaf, want)
         values.append(np.where(jumps, (low + high) / 2, want))
         errors.append(np.where(jumps, error + (high - low) / 2, error))
@@ -29,9 +30,9 @@ def primal(observation: Observation, measured: Measured) -> Estimate:
     """The value of each output, likewise."""
     assert observation.truth is not None
     value = tuple(observation.truth["base"]["reference_out"])
+    dtype = coarsest(observation, measured)
     error = tuple(
-        abstain(want, noise_bound(want, noise, largest(want), widest(measured)), widest(measured))
-        for want, noise in zip(value, measured.out_noise, strict=True)
+        abstain(want, noise_bound(want, noise, largest(want), dtype), dtype) for want, noise in zip(value, measured.out_noise, strict=True)
     )
     return Estimate(value=value, error=error)
 
@@ -58,6 +59,6 @@ def _between(observation: Observation, leaf: int, want: np.ndarray) -> tuple[np.
     return low, high, jumps
 
 
-def widest(measured: Measured) -> str:
-    """The least precise dtype among the arguments: its rounding enters every result."""
-    return max(measured.dtypes, key=lambda name: EPS[name])
+def coarsest(observation: Observation, measured: Measured) -> str:
+    """The least precise dtype among the arguments, and in the reference itself: its rounding enters every result."""
+    return max((*measured.dtypes, observation.reference_limit), key=lambda name: EPS[name])

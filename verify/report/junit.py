@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from verify.records import Report, Status
+from verify.records import Finding, Report, Status
 from verify.report.text import clean
 
 
@@ -14,7 +14,7 @@ def render(report: Report) -> str:
     for verdict in report.verdicts:
         suite = ElementTree.SubElement(root, "testsuite", name=clean(verdict.name), time=f"{verdict.seconds:.3f}")
         counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
-        for finding in verdict.findings:
+        for finding in verdict.findings or (Finding(check="verdict", status=Status.ERROR, message="nothing was checked"),):
             label = " ".join(part for part in (finding.check, finding.dtype, finding.argument) if part)
             case = ElementTree.SubElement(suite, "testcase", classname=clean(verdict.name), name=clean(label))
             counts["tests"] += 1

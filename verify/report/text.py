@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -66,7 +67,7 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     table.add_column("time", justify="right")
     for verdict in verdicts:
         table.add_row(
-            clean(verdict.name), Text(str(verdict.status), style=COLOURS[verdict.status]), f"{verdict.cases:,}", f"{verdict.shapes:,}",
+            Text(clean(verdict.name)), Text(str(verdict.status), style=COLOURS[verdict.status]), f"{verdict.cases:,}", f"{verdict.shapes:,}",
             f"{verdict.comparisons:,}", _error(verdict.smallest_detectable), f"{verdict.seconds:.1f} s",
         )  # fmt: skip
     return table
@@ -106,7 +107,7 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
     if verdict.smallest_case:
         rows.add_row("smallest", Text(clean(verdict.smallest_case)))
     if verdict.address:
-        rows.add_row("replay", Text(f"verify replay {_quoted(clean(verdict.address))}"))
+        rows.add_row("replay", Text(f"verify replay {shlex.quote(clean(verdict.address))}"))
     for note in verdict.notes:
         rows.add_row("note", Text(clean(note)))
     return [*lines, Padding(rows, (0, 0, 0, 2))]
@@ -155,12 +156,3 @@ def _total(report: Report) -> Text:
 
 def _error(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}" if value < 1 else "> 100 %"
-
-
-def _quoted(address: str) -> str:
-    return f"'{address}'" if any(c in address for c in "()'\"&;|<> *$`") else address
-
-
-def first_failure(verdict: Verdict) -> Finding | None:
-    """The finding that speaks for a verdict that is not PASS."""
-    return next((finding for finding in verdict.findings if finding.status is verdict.status), None)

@@ -1,0 +1,61 @@
+"""`verify explain`: the worked example that the project starts from, with each factor's shape, by rule, autodiff and finite differences."""
+
+import re
+
+import numpy as np
+import pytest
+
+from verify import SpecError
+from verify.checks import ALL
+from verify.explain import explain
+
+WANT = {
+    "x": ("y_ct @ w^T: (3, 2)(2, 2)", [[3, 2], [3, 2], [3, 2]]),
+    "w": ("x^T @ y_ct: (2, 3)(3, 2)", [[2, 2], [2, 2]]),
+    "b": ("y_ct summed over axis 0: (3, 2)", [3, 3]),
+}
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d+\.\d*", text)]
+
+
+def test_linear_shows_the_worked_example() -> None:
+    head, *cotangents = explain("linear").split("Linear layer.")[0].split("\n  dL/d")
+    assert numbers(head.split("output (3, 2)")[1]) == [2.5, -1, -0.5, 1, 1.5, 2]
+    assert len(cotangents) == len(WANT)
+    for block in cotangents:
+        formula, want = WANT[block[0]]
+        assert formula in block
+        by_source = re.split(r"rule|autodiff|finite differences", block)[1:]
+        assert len(by_source) == 3
+        for printed in by_source:
+            assert numbers(printed) == np.ravel(want).tolist()
+
+
+@pytest.mark.parametrize("name", ["relu", "mlp", "layer_norm", "attention"])
+def test_every_operation_has_its_derivation_and_an_example(name: str) -> None:
+    text = explain(name)
+    for word in (
+        "Source",
+        "Forward",
+        "Derivation",
+        "Backward",
+        "Validity",
+        "Residuals",
+        "Worked example",
+        "finite differences",
+        "What the spec claims",
+    ):
+        assert word in text
+
+
+@pytest.mark.parametrize("check", ALL, ids=[check.NAME for check in ALL])
+def test_every_check_has_a_page_by_name_and_by_code(check) -> None:
+    assert explain(check.NAME) == explain(check.CODE)
+    assert len(explain(check.NAME).splitlines()) > 3
+
+
+def test_an_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(SpecError, match='Did you mean "linearity"'):
+        explain("linearty")

@@ -1,0 +1,74 @@
+"""Cases in processes: the same verdict as in this one, and a dying process takes only its own chunk with it."""
+
+import os
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from verify import Arg, Spec, Status
+from verify.checks import select
+from verify.registry import resolve
+from verify.runner import run_spec
+from verify.workers import CHUNK, Workers
+
+CHECKS = [check.NAME for check in select(None)]
+MARK = "VERIFY_TEST_CRASH_MARK"
+
+
+def _rule(factor: float):
+    sine = jax.custom_vjp(jnp.sin)
+    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: ((factor * ct * jnp.cos(x)).astype(x.dtype),))
+    return sine
+
+
+def crash_always(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def crash_once(x):
+    mark = Path(os.environ[MARK])
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _rule(1.0)(x)
+
+
+ARGS = {"x": Arg(dims="n")}
+RIGHT = Spec(name=f"{__name__}:RIGHT", fn=_rule(1.0), args=ARGS)
+WRONG = Spec(name=f"{__name__}:WRONG", fn=_rule(1.5), args=ARGS)
+ALWAYS = Spec(name=f"{__name__}:ALWAYS", fn=crash_always, args=ARGS)
+ONCE = Spec(name=f"{__name__}:ONCE", fn=crash_once, args=ARGS)
+
+
+def verdicts(*specs: Spec, cases: int = 4):
+    with Workers(2) as workers:
+        for spec in specs:
+            workers.order(spec.name, cases, 0, CHECKS)
+        return [run_spec(resolve(spec.name), cases, 0, CHECKS, judges=workers.judges(spec.name)) for spec in specs]
+
+
+@pytest.mark.slow
+def test_the_same_verdict_in_processes_as_here() -> None:
+    for spec, there in zip((RIGHT, WRONG), verdicts(RIGHT, WRONG, cases=CHUNK + 3), strict=True):
+        here = run_spec(spec, CHUNK + 3, 0, CHECKS)
+        assert there.findings == here.findings
+        assert (there.status, there.diagnosis, there.address) == (here.status, here.diagnosis, here.address)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_costs_its_own_operation_only() -> None:
+    dead, right = verdicts(ALWAYS, RIGHT)
+    assert dead.status is Status.ERROR
+    assert "the process died while it ran cases 0 to 3" in dead.findings[0].message
+    assert right.status is Status.PASS
+
+
+@pytest.mark.slow
+def test_a_process_that_died_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    (verdict,) = verdicts(ONCE)
+    assert verdict.status is Status.PASS

@@ -1,0 +1,35 @@
+"""Do the oracles agree? If not, nobody is accused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from verify.observe import Observation, wide
+from verify.oracles.autodiff import at_kink
+from verify.oracles.finite_difference import slope
+from verify.tolerance import CANNOT_TELL, RELATIVE_64
+
+
+def contradiction(observation: Observation) -> str:
+    """How finite differences contradict autodiff of the reference on this case, or ""."""
+    if observation.truth is None or not observation.slopes or at_kink(observation):
+        return ""
+    measured = observation.slopes[0]
+    value, error = slope(measured)
+    known, size = project(observation.truth["base"]["reference"], measured.direction)
+    bound = error + RELATIVE_64 * size
+    if not np.isfinite(bound) or bound > CANNOT_TELL * max(size, abs(value)) or abs(known - value) <= bound:
+        return ""
+    return (
+        f"the oracles disagree (along a random direction, finite differences say {value:.10g} +- {bound:.2g}, autodiff of the reference "
+        f"{known:.10g}): the reference's own derivative is not that of the function's values. Does it use stop_gradient, rounding, bits or a custom "
+        f"rule, or is this a kink?"
+    )
+
+
+def project(gradient: Sequence[np.ndarray], direction: Sequence[np.ndarray]) -> tuple[float, float]:
+    """<gradient, direction>, and the sum of the magnitudes of its terms."""
+    terms = [wide(g) * v for g, v in zip(gradient, direction, strict=True)]
+    return float(sum(np.sum(term) for term in terms)), float(sum(np.sum(np.abs(term)) for term in terms))

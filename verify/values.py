@@ -1,0 +1,123 @@
+"""Values for the arguments of a case.
+
+They are whole numbers from a counter-based generator, divided by a power of ten: no library's rounding enters, so the same address gives the
+same bits on any machine, and failures are readable.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from verify.sizes import Sizes
+from verify.spec import FLOAT_DTYPES, Arg, SpecError
+
+KINK_DISTANCE = 2.0**-4  # ordinary draws stay this far from a declared kink
+
+
+@dataclass(frozen=True)
+class Key:
+    """A PRNG key, by its seed."""
+
+    seed: int
+
+
+def generator(name: str, seed: int, index: int, purpose: str) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, (index << 32) | zlib.crc32(f"{name}:{purpose}".encode())]))
+
+
+def draw_values(
+    rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, style: str, dtype: str, kinks: tuple[float, ...] = ()
+) -> Any:
+    """Values for one array argument: float64 (rounded to `dtype`), integers, booleans or a Key."""
+    if arg.sample is not None:
+        return _sampled(rng, arg, shape, sizes, dtype)
+    if arg.dtype == "key":
+        return Key(int(rng.integers(2**31)))
+    if arg.dtype == "bool":
+        chance = (0.5, 0.8, 0.2, 1.0)[int(rng.integers(4))]
+        values = rng.integers(1000, size=shape) < 1000 * chance
+        if values.ndim and values.size and rng.integers(3) == 0:
+            values[(..., 0, slice(None)) if values.ndim > 1 else ...] = False  # a whole row off: a mask with nothing left
+        return values
+    if dtype not in FLOAT_DTYPES:
+        low, high = (0 if arg.low is None else int(arg.low)), (10 if arg.high is None else int(arg.high))
+        return rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
+    values = _floats(rng, arg, shape, style)
+    distance = min([KINK_DISTANCE, *(abs(a - b) / 4 for a in kinks for b in kinks if a != b)])
+    for kink in kinks:
+        away = values - kink
+        values = np.where(np.abs(away) < distance, kink + np.where(away < 0, -1, 1) * (distance + np.abs(away)), values)
+    if style == "edges":
+        inside = [edge for edge in (0.0,) if (arg.low is None or arg.low < edge) and (arg.high is None or edge < arg.high)]
+        edges = np.array([*arg.special, *kinks, *inside, *(values.reshape(-1)[:1])])
+        if edges.size:
+            values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)
+    return _inside(round_to(values, dtype), arg, dtype)
+
+
+def _sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, dtype: str) -> np.ndarray:
+    """What the user's sample= gives, or a SpecError that says what was wanted."""
+    assert arg.sample is not None
+    wanted = f"sample(rng, sizes, dtype) must return numbers of shape {shape} for dims {arg.dims!r}"
+    try:
+        values = np.asarray(arg.sample(rng, sizes, dtype))
+    except Exception as error:
+        raise SpecError(f"Arg.sample raised {type(error).__name__}: {error}; {wanted}") from error
+    if values.shape != shape or values.dtype.kind not in "fiub":
+        raise SpecError(f"Arg.sample returned {values.dtype} of shape {values.shape}; {wanted}")
+    return round_to(values, dtype) if dtype in FLOAT_DTYPES else values
+
+
+def _inside(values: np.ndarray, arg: Arg, dtype: str) -> np.ndarray:
+    """Ordinary values that rounding to a coarse dtype took outside of low and high move to the nearest value inside."""
+    if dtype == "float64" or (arg.low is None and arg.high is None):
+        return values
+    low, high = (-np.inf if arg.low is None else arg.low), (np.inf if arg.high is None else arg.high)
+    coarse = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    out = np.asarray(values)
+    for bound, towards, beyond in ((low, np.inf, out < low), (high, -np.inf, out > high)):
+        allowed = beyond & ~np.isin(out, [round_to(np.asarray(edge), dtype) for edge in arg.special])
+        if allowed.any():
+            edge = np.asarray(bound).astype(coarse)
+            if (edge.astype(np.float64) < bound) == (towards > 0) and edge.astype(np.float64) != bound:
+                edge = np.nextafter(edge, np.asarray(towards).astype(coarse))
+            out = np.where(allowed, edge.astype(np.float64), out)
+    return out
+
+
+def _floats(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: str) -> np.ndarray:
+    if arg.low is not None or arg.high is not None:
+        low = arg.low if arg.low is not None else min(arg.high - 4.0, -arg.high)  # type: ignore[operator]
+        high = arg.high if arg.high is not None else low + 4.0
+        return low + (high - low) * (rng.integers(1, 10**6, size=shape) / 10**6)
+    if style == "positive":
+        return rng.integers(1, 300_000, size=shape) / 1e5
+    if style in ("decimals", "edges") and np.prod(shape) <= 64:
+        return rng.integers(-300, 301, size=shape) / 100
+    scale = {"small": 0.05, "unit": 1 / 3, "large": 10.0}.get(style, 1.0)
+    return scale * (rng.integers(-300_000, 300_001, size=shape) / 1e5)
+
+
+def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
+    """`values` rounded to a float dtype, kept as float64."""
+    wide = np.asarray(values, np.float64)
+    if dtype == "bfloat16":
+        return wide.astype(ml_dtypes.bfloat16).astype(np.float64)
+    return wide.astype(dtype).astype(np.float64)
+
+
+def alike(rng: np.random.Generator, given: np.ndarray) -> np.ndarray:
+    """Values within the range of the given ones, without their structure (a symmetric or constant example hides mistakes)."""
+    finite = given[np.isfinite(given)]
+    if not finite.size:
+        return given
+    low, high = float(finite.min()), float(finite.max())
+    if low == high:
+        low, high = (low - 1.0, high + 1.0) if low == 0 else sorted((0.5 * low, 1.5 * low))
+    drawn = low + (high - low) * (rng.integers(0, 10**6 + 1, size=given.shape) / 10**6)
+    return np.where(np.isfinite(given), drawn, given)
