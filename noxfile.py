@@ -15,6 +15,8 @@ nox.options.sessions = ["check", "test"]
 nox.options.default_venv_backend = "none"
 JAX = {"3.11": "0.7.2", "3.13": "0.12.*"}  # Colab's, and the newest; the version in between is the one of this environment
 
+FAST = ["tests/ops", "tests/power"]  # what depends on the JAX version most
+
 
 @nox.session
 def check(session: nox.Session) -> None:
@@ -27,7 +29,7 @@ def check(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests."""
-    session.run(sys.executable, "-m", "pytest", "-n", "2", *session.posargs)
+    session.run(sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
 
 
 @nox.session
@@ -56,7 +58,7 @@ def compat(session: nox.Session) -> None:
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         flax = "flax<0.12" if jax.startswith("0.7") else "flax"
         subprocess.run([*pip, f"jax=={jax}", flax, "-e", ".[test]"], check=True)
-        session.run(str(folder / "bin" / "python"), "-m", "pytest", "-n", "2", "-m", "not slow", *session.posargs, external=True)
+        session.run(str(folder / "bin" / "python"), "-m", "pytest", "-n", "2", "-m", "not slow", *(session.posargs or FAST), external=True)
 
 
 def _interpreter(python: str) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("digits")]  # both tests look at one run
 PATH = Path(__file__).parents[1] / "examples" / "digits_mlp.py"
 
 

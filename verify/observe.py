@@ -62,6 +62,7 @@ class Observation:
     sides: the reference's gradient a little ahead and behind along the first slope's direction, at the two shortest steps: (far ahead, far
         behind, near ahead, near behind).
     limit, reference_limit: the least precise dtype in which rule and reference compute although their arguments are float64.
+    no_float64: why the function was not run with 64-bit types at all, "" if it was.
     raised: the exception that the rule raised, in which case nothing was measured.
     """
 
@@ -74,6 +75,7 @@ class Observation:
     measured: tuple[Measured, ...] = ()
     truth: Mapping[str, Result] | None = None
     no_truth: str = ""
+    no_float64: str = ""
     slopes: tuple[Slope, ...] = ()
     sides: tuple[list[np.ndarray], ...] = ()
     limit: str = "float64"
@@ -95,14 +97,34 @@ def observe(spec: Spec, case: Case) -> Observation:
     """Run a case. What the user's rule raises is kept in the observation; what primal or reference raise means a wrong spec, and is raised."""
     call, diff, rest = programs.bind(spec, case)
     dtypes = tuple(dtype or "float64" for dtype in case.dtypes if dtype is not None) or ("float64",) * len(diff)
-    user = cast(diff, dtypes)
     fixed = case.dtype == "float64" and any(dtype != "float64" for dtype in dtypes)  # the spec allows no float64 here
-    with enable_x64(True):
-        low = programs.trace(call, user, rest) if any(dtype != "float64" for dtype in dtypes) else None
-        exact = low if fixed and spec.reference is not None and low else programs.trace(call, diff, rest)
+    no_float64 = ""
+    try:
+        with enable_x64(True):
+            low = programs.trace(call, cast(diff, dtypes), rest) if any(dtype != "float64" for dtype in dtypes) else None
+            exact = low if fixed and spec.reference is not None and low else programs.trace(call, diff, rest)
+    except programs.StageError as error:  # kernels may know no 64-bit types; then only a reference can say what is right
+        if spec.reference is None:
+            raise
+        fixed, dtypes = True, tuple("float32" if dtype == "float64" else dtype for dtype in dtypes)
+        try:
+            with enable_x64(False):
+                exact = low = programs.trace(call, cast(diff, dtypes), rest)
+        except programs.StageError:
+            raise error from None
+        no_float64 = f"the function cannot be traced with 64-bit types on ({str(error)[:200]}): it is judged in float32, with x64 off"
     cts = _cotangents(case, (low or exact).shapes)
     seconds: dict[str, float] = {}
-    seen: dict[str, Any] = {"case": case, "call": exact, "diff": diff, "rest": rest, "cts": cts, "rules": exact.rules, "seconds": seconds}
+    seen: dict[str, Any] = {
+        "case": case,
+        "call": exact,
+        "diff": diff,
+        "rest": rest,
+        "cts": cts,
+        "rules": exact.rules,
+        "seconds": seconds,
+        "no_float64": no_float64,
+    }
     try:
         return Observation(**seen, **_measure(case, exact, diff, dtypes, fixed, rest, cts, seconds))
     except programs.StageError as error:

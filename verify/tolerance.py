@@ -25,8 +25,9 @@ TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "flo
 RELATIVE_64 = 2.0**-33  # 1.2e-10: 2^19 ulp, far above rounding of a stable formula, a tenth of the 1e-9 that must be seen
 RELATIVE_64_SECOND = 2.0**-29  # second derivatives divide by one more small number
 NOISE_FACTOR = 16.0  # the rule may round differently than the reference: sixteen times the largest of JITTERS samples
-FLOOR_ULPS = 2.0**7
-JITTERS = 3
+FLOOR_ULPS = 2.0**9
+FLOOR_ULPS_SECOND = 2.0**13  # a second derivative passes through products of two arguments, such as logits: larger than any argument
+JITTERS = 4
 JITTER_ULPS = 2.0
 
 LOW_FACTOR = 4.0  # a rule may be this much noisier than autodiff in its own dtype, where autodiff is at its noisiest
@@ -57,7 +58,8 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = 
     size = np.abs(want)
     if dtype == "float64":
         relative = RELATIVE_64_SECOND if second else RELATIVE_64
-        return relative * size + NOISE_FACTOR * noise + FLOOR_ULPS * EPS[dtype] * scale
+        floor = FLOOR_ULPS_SECOND if second else FLOOR_ULPS
+        return relative * size + NOISE_FACTOR * noise + floor * EPS[dtype] * scale
     return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
 
 

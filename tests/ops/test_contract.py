@@ -68,6 +68,7 @@ def test_weak_types_follow_the_reference(call):
 
 
 @every_call
+@pytest.mark.slow
 def test_vmap_over_every_subset_of_arguments(call):
     """vmap of the VJP over any arguments, mask included, equals a loop over the reference."""
     here = [i for i, shape in enumerate(call.shapes.values()) if shape is not None]
@@ -124,6 +125,7 @@ def test_scan_and_remat(call):
 
 
 @every_call
+@pytest.mark.slow
 def test_reverse_over_reverse(call):
     positions = call.floating()
     rng = np.random.default_rng(7)

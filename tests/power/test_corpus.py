@@ -23,6 +23,7 @@ def test_wrong_rule_fails_with_the_right_words(entry: Entry) -> None:
     assert again.status is Status.FAIL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", CORPUS, ids=[entry.name for entry in CORPUS])
 def test_right_rule_beside_it_passes_in_every_dtype(entry: Entry) -> None:
     verdict = run(entry.right, cases=min(entry.cases, 20))

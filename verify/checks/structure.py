@@ -27,6 +27,7 @@ def judge(observation: Observation) -> list[Finding]:
     if observation.raised is not None:
         return [Finding(check=NAME, status=Status.FAIL, message=_raised(observation.raised.cause), address=address)]
     failures, compared = [], 0
+    notes = [Finding(check=NAME, status=Status.SKIP, message=observation.no_float64, address=address)] if observation.no_float64 else []
     for measured in observation.measured:
         base = measured.runs["base"]
         for name, cotangent, wanted in zip(observation.call.names, base["rule"], measured.dtypes, strict=True):
@@ -42,7 +43,7 @@ def judge(observation: Observation) -> list[Finding]:
             if forward.dtype != primal.dtype:
                 message = f"output {k} is {forward.dtype} when differentiated and {primal.dtype} when not; the forward rule must return the primal's dtype"
                 failures.append(Finding(check=NAME, status=Status.FAIL, message=message, dtype=measured.dtype, address=address))
-    return failures or [Finding(check=NAME, status=Status.PASS, comparisons=compared, address=address)]
+    return notes + (failures or [Finding(check=NAME, status=Status.PASS, comparisons=compared, address=address)])
 
 
 def _raised(cause: BaseException) -> str:
