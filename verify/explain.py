@@ -19,6 +19,7 @@ from verify.diagnosis.products import known_arrays, products
 from verify.oracles.finite_difference import slope
 from verify.registry import installed, resolve
 from verify.signature import arguments, nearest
+from verify.slopes import slopes_along
 from verify.spec import Arg, Spec, SpecError
 
 
@@ -129,7 +130,7 @@ def _first(spec: Spec) -> dict[str, Any]:
 def _differences(program: engine.Program, case: Case, diff: list[np.ndarray], rest: list[Any], ones: list[np.ndarray]) -> list[np.ndarray]:
     """The gradient by finite differences, element by element (the first elements of large arrays; NaN beyond)."""
     found = [np.full(x.shape, np.nan) for x in diff]
-    for measured in observe.slopes_along(program, case, diff, rest, ones, "primal", "float64", every=True)[1:]:
+    for measured in slopes_along(program, case, diff, rest, ones, "primal", "float64", every=True)[1:]:
         leaf, index = next((k, tuple(np.argwhere(v)[0])) for k, v in enumerate(measured.direction) if v.any())
         found[leaf][index] = slope(measured)[0] / measured.direction[leaf][index]
     return found

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.cases import Case
+from verify.noise import Result, jittered, low_noise, rounding_noise
+from verify.slopes import Slope, slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
-from verify.values import round_to
+from verify.values import cast, largest
 
-Result = Mapping[str, list[np.ndarray]]
 COMPILED_EVERY = 8  # of so many cases, one goes through XLA in float64 even if NumPy could run it
 MIX = -2.0  # the third cotangent is first - 2 second: exact in every dtype, as cotangents are small multiples of a power of two
 
@@ -37,20 +37,6 @@ class Measured:
     runs: Mapping[str, Result]
     noise: list[np.ndarray]
     out_noise: list[np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slope:
-    """<cotangent, f(x + step v) - f(x)> along one direction v, for each step ahead and behind.
-
-    rounding: the noise of each of these numbers, in the same units.
-    """
-
-    direction: list[np.ndarray]
-    steps: np.ndarray
-    ahead: np.ndarray
-    behind: np.ndarray
-    rounding: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +129,7 @@ def _measure(
     truth = None if no_truth else exact
     noise = out_noise = None
     if truth is not None:
-        jitters = [_jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
+        jitters = [jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
         noise, out_noise = rounding_noise(exact["base"], jitters), rounding_noise(exact["base"], jitters, "reference_out", "out")
     measured: list[Measured] = []
     if not fixed and rule_limit == "float64":
@@ -154,7 +140,7 @@ def _measure(
         moved = (
             []
             if truth is None
-            else [_jittered(program, case, k, max(low, key=_eps), diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
+            else [jittered(program, case, k, max(low, key=_eps), diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
         )
         measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, moved, seconds))
     add_seconds(seconds, program.seconds)
@@ -208,26 +194,8 @@ def _measure_low(
         autodiff = _runs(plain, user, rest, cts)
         add_seconds(seconds, plain.seconds)
         with np.errstate(invalid="ignore"):
-            noise, out_noise = _low_noise(autodiff, truth, moved)
+            noise, out_noise = low_noise(autodiff, truth, moved)
     return _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
-
-
-def _low_noise(
-    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """How far autodiff in low precision is from the truth at each cotangent, and what moving the inputs does, per leaf and per output."""
-    by_leaf, by_output = (
-        [
-            tolerance.smoothed(
-                np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]),
-                exact,
-                ill=tolerance.LOW_ILL,
-            )
-            for i, exact in enumerate(truth["base"][key])
-        ]
-        for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
-    )
-    return by_leaf, by_output
 
 
 def _measured(dtype: str, dtypes: tuple[str, ...], runs: Mapping[str, Result], noise: Any, out_noise: Any) -> Measured:
@@ -256,81 +224,6 @@ def _cotangents(case: Case, shapes: Sequence[Any]) -> dict[str, list[np.ndarray]
     return {"base": base, "other": other, "mix": mix, "zero": [np.zeros_like(ct) for ct in base]}
 
 
-def _jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:
-    """The program at inputs and cotangents moved by an ulp or two: the same derivative, other rounding."""
-    rng = case.rng(f"jitter{k}")
-    ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
-    moved = [[values * (1.0 + ulps * rng.choice((-1, 1), size=values.shape)) for values in arrays] for arrays in (diff, ct)]
-    return program(moved[0], rest, moved[1])
-
-
-def rounding_noise(base: Result, moved: Sequence[Result], reference: str = "reference", rule: str = "rule") -> list[np.ndarray]:
-    """Per element, how far results spread when the inputs move by an ulp: the reference's around its base, and the rule's own, if it ran.
-
-    The rule's is measured among the moved inputs only, so that a rule that is wrong at special values (0, ties) is not excused.
-    """
-    noise = _spread(base[reference], [other[reference] for other in moved])
-    if rule in base:
-        own = _spread(moved[0][rule], [other[rule] for other in moved[1:]])
-        noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
-    return noise
-
-
-def _spread(base: list[np.ndarray], others: list[list[np.ndarray]]) -> list[np.ndarray]:
-    with np.errstate(invalid="ignore"):
-        return [tolerance.smoothed(np.stack([other[i] - value for other in others]), value) for i, value in enumerate(base)]
-
-
-def slopes_along(
-    program: engine.Program, case: Case, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, every: bool
-) -> tuple[Slope, ...]:
-    center = program(diff, rest, ct)[key]
-    rounding = tolerance.EPS[dtype] * float(np.sqrt(sum(np.sum((c * o) ** 2) for c, o in zip(ct, center, strict=True))))
-    steps = tolerance.FIRST_STEP * tolerance.STEP_RATIO ** -np.arange(tolerance.STEPS)
-
-    def rise(direction: list[np.ndarray], step: float) -> float:
-        out = program([x + step * v for x, v in zip(diff, direction, strict=True)], rest, ct)[key]
-        return float(sum(np.sum(c * (o - o0)) for c, o, o0 in zip(ct, out, center, strict=True)))
-
-    with np.errstate(invalid="ignore", over="ignore"):
-        return tuple(
-            Slope(
-                direction=v, steps=steps, rounding=rounding,
-                ahead=np.array([rise(v, step) for step in steps]), behind=np.array([rise(v, -step) for step in steps]),
-            )
-            for v in _directions(case, diff, every)
-        )  # fmt: skip
-
-
-def _directions(case: Case, diff: list[np.ndarray], every: bool) -> list[list[np.ndarray]]:
-    """One random direction through all arguments; with `every`, single elements too, as no other oracle looks at them.
-
-    Steps are relative to each element, so that a positive argument stays positive; an element at 0 moves by a twentieth of the typical size.
-    """
-    rng = case.rng("directions")
-    full = []
-    for x in diff:
-        finite = x[np.isfinite(x)]
-        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
-        move = np.abs(x) + 0.05 * (typical or 1.0)
-        full.append(
-            np.where(np.isfinite(x), move, 0.0) * np.where(rng.integers(2, size=x.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=x.shape)
-        )
-    directions = [full]
-    if every:
-        elements = [(leaf, index) for leaf, x in enumerate(diff) for index in np.ndindex(x.shape)]
-        chosen = (
-            elements
-            if len(elements) <= tolerance.COORDINATES
-            else [elements[i] for i in rng.permutation(len(elements))[: tolerance.COORDINATES]]
-        )
-        for leaf, index in chosen:
-            single = [np.zeros_like(x) for x in diff]
-            single[leaf][index] = full[leaf][index]
-            directions.append(single)
-    return directions
-
-
 def lowest_float(jaxpr: Any, part: str) -> str:
     """The least precise float dtype that a part of the core program computes in."""
     found = {"float64"}
@@ -341,20 +234,6 @@ def lowest_float(jaxpr: Any, part: str) -> str:
 
 def _eps(dtype: str) -> float:
     return tolerance.EPS[dtype]
-
-
-def cast(arrays: Sequence[np.ndarray], dtypes: Sequence[str]) -> list[np.ndarray]:
-    """Each array in its dtype."""
-    return [round_to(a, d).astype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for a, d in zip(arrays, dtypes, strict=True)]
-
-
-def wide(array: Any) -> np.ndarray:
-    return np.asarray(array).astype(np.float64)
-
-
-def largest(values: np.ndarray) -> float:
-    finite = np.abs(wide(values)[np.isfinite(wide(values))])
-    return float(finite.max()) if finite.size else 0.0
 
 
 def add_seconds(total: dict[str, float], more: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from verify.cases import Case, with_sizes
-from verify.sizes import DEFAULT_BOUNDS, Sizes
+from verify.sizes import DEFAULT_BOUNDS, Sizes, count
 from verify.spec import Spec, SpecError
 
 TRIES = 40
@@ -39,7 +39,7 @@ def _smaller(spec: Spec, sizes: Sizes) -> Iterator[dict[str, int | tuple[int, ..
     def allowed(candidate: dict[str, int | tuple[int, ...]]) -> bool:
         return spec.domain is None or bool(spec.domain(candidate, {}))
 
-    for name in sorted(sizes, key=lambda name: -_count(sizes[name])):
+    for name in sorted(sizes, key=lambda name: -count(sizes[name])):
         size = sizes[name]
         low = max(spec.sizes.get(name, DEFAULT_BOUNDS)[0], 1)  # size 0 has nothing to compare
         if isinstance(size, tuple):
@@ -57,12 +57,3 @@ def _smaller(spec: Spec, sizes: Sizes) -> Iterator[dict[str, int | tuple[int, ..
                     yield candidate
             except KeyError:  # a domain that reads options
                 yield candidate
-
-
-def _count(size: int | tuple[int, ...]) -> int:
-    if isinstance(size, int):
-        return size
-    total = 1
-    for number in size:
-        total *= number
-    return total

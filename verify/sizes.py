@@ -101,6 +101,11 @@ def _parse_dim(text: str, owner: str, position: int, dims: str) -> Dim:
     return Dim(text=body.strip("{}"), names=names, may_be_one=may_be_one)
 
 
+def count(size: int | tuple[int, ...]) -> int:
+    """The elements along a dimension, or along all dimensions of a variadic one."""
+    return math.prod(size) if isinstance(size, tuple) else size
+
+
 def dimension_names(shapes: Sequence[tuple[Dim, ...]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The plain names and the variadic names in a signature's shapes, in order of appearance."""
     plain = tuple(dict.fromkeys(name for shape in shapes for dim in shape for name in dim.names))

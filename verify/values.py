@@ -7,6 +7,7 @@ same bits on any machine, and failures are readable.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,3 +122,17 @@ def alike(rng: np.random.Generator, given: np.ndarray) -> np.ndarray:
         low, high = (low - 1.0, high + 1.0) if low == 0 else sorted((0.5 * low, 1.5 * low))
     drawn = low + (high - low) * (rng.integers(0, 10**6 + 1, size=given.shape) / 10**6)
     return np.where(np.isfinite(given), drawn, given)
+
+
+def cast(arrays: Sequence[np.ndarray], dtypes: Sequence[str]) -> list[np.ndarray]:
+    """Each array in its dtype."""
+    return [round_to(a, d).astype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for a, d in zip(arrays, dtypes, strict=True)]
+
+
+def wide(array: Any) -> np.ndarray:
+    return np.asarray(array).astype(np.float64)
+
+
+def largest(values: np.ndarray) -> float:
+    finite = np.abs(wide(values)[np.isfinite(wide(values))])
+    return float(finite.max()) if finite.size else 0.0

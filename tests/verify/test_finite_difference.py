@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from verify.observe import Slope
 from verify.oracles.finite_difference import slope
+from verify.slopes import Slope
 from verify.tolerance import EPS, FIRST_STEP, STEP_RATIO, STEPS
 
 RUNG = FIRST_STEP * STEP_RATIO ** -np.arange(STEPS)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify import tolerance
-from verify.observe import wide
 from verify.records import Estimate, Finding, Status
+from verify.values import wide
 
 
 def compare(

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verify.observe import Measured, Observation, Slope
+from verify.observe import Measured, Observation
 from verify.oracles.agreement import contradiction, project
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.records import Finding, Status
+from verify.slopes import Slope
 from verify.tolerance import CANNOT_TELL, EPS, LOW_FACTOR, RELATIVE_64
 
 CODE, NAME, TITLE = "V004", "finite-difference", "the gradient agrees with differences of the function's values"

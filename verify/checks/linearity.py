@@ -7,10 +7,11 @@ no derivative. No oracle is needed: the rule is compared with itself.
 from __future__ import annotations
 
 from verify.checks.compare import compare
-from verify.observe import MIX, Observation, wide
+from verify.observe import MIX, Observation
 from verify.oracles.autodiff import coarsest
 from verify.records import Estimate, Finding
 from verify.tolerance import noise_bound
+from verify.values import wide
 
 CODE, NAME, TITLE = "V005", "linearity", "the backward is linear in the upstream cotangent"
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.compare import compare
-from verify.observe import Measured, Observation, largest, wide
+from verify.observe import Measured, Observation
 from verify.oracles import autodiff
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import noise_bound
+from verify.values import largest, wide
 
 CODE, NAME, TITLE = "V002", "primal", "the value is the reference's, with and without differentiation"
 

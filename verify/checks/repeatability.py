@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.compare import subscript
-from verify.observe import Observation, wide
+from verify.observe import Observation
 from verify.records import Finding, Status
+from verify.values import wide
 
 CODE, NAME, TITLE = "V007", "repeatability", "the same call gives the same bits twice"
 

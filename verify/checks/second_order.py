@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from verify import engine, programs, tolerance
 from verify.checks.compare import compare
-from verify.observe import Observation, add_seconds, rounding_noise
+from verify.noise import rounding_noise
+from verify.observe import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.observe import Observation, wide
+from verify.observe import Observation
 from verify.tolerance import EPS, noise_bound
+from verify.values import wide
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from verify.cases import Case
+from verify.sizes import count
 
 ENOUGH = 2  # cases on each side, before a pattern is called one
 
@@ -52,10 +52,4 @@ def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, 
 
 
 def _number(case: Case, name: str) -> int:
-    size: Any = case.sizes[name]
-    if isinstance(size, int):
-        return size
-    total = 1
-    for number in size:
-        total *= number
-    return total
+    return count(case.sizes[name])

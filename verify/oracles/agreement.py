@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verify.observe import Observation, wide
+from verify.observe import Observation
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.tolerance import CANNOT_TELL, RELATIVE_64
+from verify.values import wide
 
 
 def contradiction(observation: Observation) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from verify.observe import Measured, Observation, largest
+from verify.observe import Measured, Observation
 from verify.records import Estimate
 from verify.tolerance import EPS, KINK_JUMP, STEP_RATIO, abstain, noise_bound
+from verify.values import largest
 
 
 def gradient(observation: Observation, measured: Measured) -> Estimate:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from verify.observe import Slope
+from verify.slopes import Slope
 from verify.tolerance import SLOPE_FACTOR, SLOPE_NOISE_ULPS
 
 

@@ -1,0 +1,57 @@
+"""How large rounding is on a case: measured, by running the same program on inputs moved by an ulp or two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from verify import engine, tolerance
+from verify.cases import Case
+from verify.values import wide
+
+Result = Mapping[str, list[np.ndarray]]
+
+
+def jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:
+    """The program at inputs and cotangents moved by an ulp or two: the same derivative, other rounding."""
+    rng = case.rng(f"jitter{k}")
+    ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
+    moved = [[values * (1.0 + ulps * rng.choice((-1, 1), size=values.shape)) for values in arrays] for arrays in (diff, ct)]
+    return program(moved[0], rest, moved[1])
+
+
+def rounding_noise(base: Result, moved: Sequence[Result], reference: str = "reference", rule: str = "rule") -> list[np.ndarray]:
+    """Per element, how far results spread when the inputs move by an ulp: the reference's around its base, and the rule's own, if it ran.
+
+    The rule's is measured among the moved inputs only, so that a rule that is wrong at special values (0, ties) is not excused.
+    """
+    noise = _spread(base[reference], [other[reference] for other in moved])
+    if rule in base:
+        own = _spread(moved[0][rule], [other[rule] for other in moved[1:]])
+        noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
+    return noise
+
+
+def _spread(base: list[np.ndarray], others: list[list[np.ndarray]]) -> list[np.ndarray]:
+    with np.errstate(invalid="ignore"):
+        return [tolerance.smoothed(np.stack([other[i] - value for other in others]), value) for i, value in enumerate(base)]
+
+
+def low_noise(
+    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """How far autodiff in low precision is from the truth at each cotangent, and what moving the inputs does, per leaf and per output."""
+    by_leaf, by_output = (
+        [
+            tolerance.smoothed(
+                np.stack([wide(autodiff[k][key][i]) - truth[k][key][i] for k in samples] + [m[key][i] - exact for m in moved]),
+                exact,
+                ill=tolerance.LOW_ILL,
+            )
+            for i, exact in enumerate(truth["base"][key])
+        ]
+        for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
+    )
+    return by_leaf, by_output
