@@ -15,7 +15,7 @@ from verify._compat import enable_x64
 from verify.cases import Case, draw
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.patterns import sums
-from verify.diagnosis.products import known_arrays, products
+from verify.diagnosis.products import known_arrays, lettered, products
 from verify.oracles.finite_difference import slope
 from verify.registry import installed, resolve
 from verify.signature import arguments, nearest
@@ -98,9 +98,12 @@ def _formulas(
 ) -> list[str]:
     """The product or sum that each cotangent is, found on random values: in an example of ones and zeros, too many products are equal."""
     rng = case.rng("formulas")
-    diff, cts = ([rng.uniform(0.5, 2.0, size=array.shape) for array in arrays] for arrays in (diff, ones))
-    result = program(diff, rest, cts)
-    observation = observe.Observation(case=case, call=call, diff=diff, rest=rest, cts={"base": cts}, rules=call.rules)
+    for low in (-2.0, 0.5):  # of both signs, or positive where the function needs that
+        drawn, cts = ([rng.uniform(low, 2.0, size=array.shape) for array in arrays] for arrays in (diff, ones))
+        result = program(drawn, rest, cts)
+        if all(np.isfinite(gradient).all() for gradient in result["reference"]):
+            break
+    observation = observe.Observation(case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
     evidence = Evidence(observation=observation, got=result["rule"], want=result["reference"], loose=1e-9)
     return [_how(evidence, value) for value in evidence.want]
 
@@ -141,7 +144,7 @@ def _how(evidence: Evidence, value: np.ndarray) -> str:
     known = known_arrays(evidence)
     for text, factors in products(evidence, value, known):
         shapes = "".join(_shape_of(name, known) for name in factors)
-        return f"{text}: {shapes}"
+        return lettered(f"{text}: {shapes}")
     for ct in evidence.cotangents:
         for axes, summed in sums(ct, value.shape):
             if evidence.same(summed, value) and axes:

@@ -6,6 +6,7 @@ a square case a wrong product has the right shape. All products of two known arr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,10 +31,20 @@ def wrong_product(e: Evidence, leaf: int) -> str | None:
         return None
     want = next(products(e, e.want[leaf], known), None)
     if want is None:
-        return f"it equals {got[0]}, which is not the derivative"
+        return lettered(f"it equals {got[0]}, which is not the derivative")
     if got[0] == want[0]:
         return None
-    return f"it equals {got[0]} where {want[0]} is wanted: {_difference(got, want)}"
+    return lettered(f"it equals {got[0]} where {want[0]} is wanted: {_difference(got, want)}")
+
+
+def lettered(sentence: str) -> str:
+    """Intermediates by letter, explained at the end: "h^T @ y_ct, where h is the reference's tanh in `...`"."""
+    found = list(dict.fromkeys(re.findall(r"\[[^]]*\]", sentence)))
+    letters = ["h", *(f"h{k}" for k in range(2, len(found) + 1))]
+    for name, letter in zip(found, letters, strict=False):
+        sentence = sentence.replace(name, letter)
+    meanings = [f"{letter} is the reference's {name[1:-1]}" for name, letter in zip(found, letters, strict=False)]
+    return ", where ".join([sentence, *meanings])
 
 
 def _difference(got: tuple[str, Any], want: tuple[str, Any]) -> str:
@@ -72,7 +83,7 @@ def _intermediates(e: Evidence) -> list[Named]:
             for value in outputs:
                 if jnp.issubdtype(value.dtype, jnp.floating) and value.ndim:
                     found.append(value)
-                    names.append(f"[{describe(equation)}]")
+                    names.append("[" + describe(equation).replace("[", "(").replace("]", ")") + "]")
             return outputs
 
         jaxpr = jax.make_jaxpr(call.run_reference)(diff, rest)
