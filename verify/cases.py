@@ -21,6 +21,7 @@ from verify.spec import FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
 from verify.values import Key, alike, draw_values, generator, round_to
 
 PERIOD = 48
+EDGES_FIRST, EDGES_EVERY = 5, 16  # indices whose values are edges: zeros, equal entries, declared special values and kinks
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
 LOW_PRECISION = (2, 6, 10, 14)  # index modulo PERIOD: a case that is also run in one of the spec's dtypes, in turn
 STYLES = ("decimals", "decimals", "fine", "positive", "edges", "small", "large", "fine")
@@ -115,6 +116,8 @@ def _draw_case(
     rng = generator(spec.name, seed, index, "values")
     dtype = _case_dtype(spec, index)
     style = STYLES[int(rng.integers(len(STYLES)))] if dtype == "float64" else "unit"  # low precision: as activations are
+    if dtype == "float64" and index % EDGES_EVERY == EDGES_FIRST:  # declared values are met early, whatever the dice say
+        style = "edges"
     dtypes: list[str | None] = []
 
     def leaf(path: str, arg: Arg) -> Any:

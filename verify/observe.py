@@ -167,7 +167,8 @@ def _exact_program(
 ) -> tuple[engine.Program, str]:
     """The float64 program, and why it has no reference in it ("" if it has). A given reference must be differentiable."""
     try:
-        return engine.exact(programs.core(call, with_rule=with_rule), diff, rest, cts, compiled=compiled), ""
+        with programs.stage("compilation"):
+            return engine.exact(programs.core(call, with_rule=with_rule), diff, rest, cts, compiled=compiled), ""
     except programs.StageError as error:
         if error.stage != "reference" or call.has_reference:
             raise
@@ -185,12 +186,14 @@ def _measure_low(
     x64 = case.dtype == "mixed" or "float64" in dtypes  # the others as most users run: x64 off
     with enable_x64(x64):
         traced = programs.trace(call, user, rest)
-    program = engine.full(programs.core(traced, with_reference=False), user, rest, cts["base"], x64=x64)
+    with programs.stage("compilation"):
+        program = engine.full(programs.core(traced, with_reference=False), user, rest, cts["base"], x64=x64)
     runs = _runs(program, user, rest, cts)
     add_seconds(seconds, program.seconds)
     noise = out_noise = None
     if truth is not None:
-        plain = engine.quick(programs.core(traced, with_rule=False), user, rest, cts["base"], x64=x64)
+        with programs.stage("compilation"):
+            plain = engine.quick(programs.core(traced, with_rule=False), user, rest, cts["base"], x64=x64)
         autodiff = _runs(plain, user, rest, cts)
         add_seconds(seconds, plain.seconds)
         with np.errstate(invalid="ignore"):

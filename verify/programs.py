@@ -50,7 +50,9 @@ def stage(name: str) -> Iterator[None]:
 
 
 def _ours(error: Exception) -> bool:
-    """Whether verify's own code raised, rather than code that it called."""
+    """Whether verify's own code raised, rather than code that it called. JAX hides its own frames, and says so in a note."""
+    if any("JAX has removed" in note for note in getattr(error, "__notes__", ())):
+        return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).parent == Path(__file__).parent
 

@@ -99,6 +99,11 @@ def run_cases(
 
 def judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
     """All selected checks on one case."""
+    with np.errstate(all="ignore"):  # overflow and NaN are findings here, not warnings
+        return _judge(spec, case, selected)
+
+
+def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
     try:
         observation = observe(spec, case)
     except StageError as error:
@@ -117,12 +122,14 @@ def judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
 
 
 def _unusable(case: Case, error: StageError) -> Finding:
-    who = "the function itself" if error.stage == "primal" else "the reference"
+    who = {"primal": "the function itself", "reference": "the reference"}.get(
+        error.stage, f"JAX cannot compile the function in {case.dtype}: it"
+    )
     line = user_line(error.cause)
     text = " ".join(str(error.cause).split())[:500].rstrip(".")
     message = (
         f"{who} raises {type(error.cause).__name__}{' at ' + line if line else ''}: {text}. "
-        f"The inputs were {case.describe() or 'the given arrays'}. If such inputs are not meant to work, say so with sizes=, domain= or args= in the spec"
+        f"The inputs were {case.describe() or 'the given arrays'}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"
     )
     return Finding(check="structure", status=Status.ERROR, message=message, address=case.address)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+HUGE = {"float64": 1.7e308, "float32": 3.4e38, "bfloat16": 3.3e38, "float16": 65504.0}
 TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
 
 RELATIVE_64 = 2.0**-33  # 1.2e-10: 2^19 ulp, far above rounding of a stable formula, a tenth of the 1e-9 that must be seen
@@ -38,6 +39,7 @@ TINY_ULPS = 4.0
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
+SINGULAR_DRIFT = 0.1  # autodiff is wrong at a point if it is off the one-sided limits by ten times what they still change near it
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
 # Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by
@@ -63,13 +65,13 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = 
     return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
 
 
-def abstain(want: np.ndarray, error: np.ndarray, dtype: str) -> np.ndarray:
-    """`error`, infinite where it is so large that the oracle cannot tell right from wrong, or where there is no finite value."""
+def abstain(want: np.ndarray, error: np.ndarray, dtype: str, scale: float) -> np.ndarray:
+    """`error`, infinite where it is so large that the oracle cannot tell right from wrong, where there is no finite value, or none in the dtype."""
     size = np.abs(want)
     largest = float(np.max(size[np.isfinite(size)], initial=0.0))
-    useless = ~np.isfinite(want) | ~np.isfinite(error)
+    useless = ~np.isfinite(want) | ~np.isfinite(error) | (size + error > HUGE[dtype])
     if dtype == "float64":
-        useless |= error > CANNOT_TELL * max(largest, TINY[dtype])
+        useless |= error > CANNOT_TELL * max(largest, scale, TINY[dtype])
     return np.where(useless, np.inf, error)
 
 

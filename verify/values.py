@@ -58,6 +58,8 @@ def draw_values(
         edges = np.array([*arg.special, *kinks, *inside, *(values.reshape(-1)[:1])])
         if edges.size:
             values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)
+            declared = np.array([*arg.special, *kinks][: values.size])
+            values = np.concatenate([declared, values.reshape(-1)[declared.size :]]).reshape(shape)
     return _inside(round_to(values, dtype), arg, dtype)
 
 

@@ -6,11 +6,13 @@ no derivative. No oracle is needed: the rule is compared with itself.
 
 from __future__ import annotations
 
+import numpy as np
+
 from verify.checks.compare import compare
 from verify.observe import MIX, Observation
 from verify.oracles.autodiff import coarsest
 from verify.records import Estimate, Finding
-from verify.tolerance import noise_bound
+from verify.tolerance import HUGE, noise_bound
 from verify.values import wide
 
 CODE, NAME, TITLE = "V005", "linearity", "the backward is linear in the upstream cotangent"
@@ -27,10 +29,12 @@ def judge(observation: Observation) -> list[Finding]:
         first, second, mixed = ([wide(g) for g in runs[key]["rule"]] for key in ("base", "other", "mix"))
         want = tuple(a + MIX * b for a, b in zip(first, second, strict=True))
         parts = 1 + abs(MIX)
-        error = tuple(
-            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), coarsest(observation, measured))
+        dtype = coarsest(observation, measured)
+        bounds = (
+            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), dtype)
             for leaf, (a, b, noise) in enumerate(zip(first, second, measured.noise, strict=True))
         )
+        error = tuple(np.where(abs(value) + bound > HUGE[dtype], np.inf, bound) for value, bound in zip(want, bounds, strict=True))
         estimate = Estimate(value=want, error=error)
         what = "bwd(a - 2 b) differs from bwd(a) - 2 bwd(b): the cotangent of"
         findings += compare(NAME, what, observation.call.names, mixed, estimate, measured.dtype, observation.case.address)

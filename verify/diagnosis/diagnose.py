@@ -6,6 +6,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from verify.cases import Case
 from verify.diagnosis import patterns
 from verify.diagnosis.dropped_path import dropped_path
@@ -37,7 +39,8 @@ def diagnose(spec: Spec, check: str, failing: Sequence[Case], cases: Sequence[tu
     A fault in a diagnosis is a warning: the verdict stands without it.
     """
     try:
-        observation = observe(spec, failing[0])
+        with np.errstate(all="ignore"):
+            observation = observe(spec, failing[0])
         sentences = (
             _gradient(spec, observation, failing[1:3]) if check in GRADIENT_CHECKS else _forward(observation) if check == "primal" else []
         )

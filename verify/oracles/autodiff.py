@@ -6,11 +6,13 @@ sides of the inputs, however near: there the oracle knows the interval between t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from verify.observe import Measured, Observation
 from verify.records import Estimate
-from verify.tolerance import EPS, KINK_JUMP, STEP_RATIO, abstain, noise_bound
+from verify.tolerance import EPS, KINK_JUMP, SINGULAR_DRIFT, STEP_RATIO, abstain, noise_bound
 from verify.values import largest
 
 
@@ -20,10 +22,13 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     values, errors = [], []
     dtype = coarsest(observation, measured)
     for leaf, (want, noise) in enumerate(zip(observation.truth["base"]["reference"], measured.noise, strict=True)):
-        error = abstain(want, noise_bound(want, noise, observation.scale(leaf), dtype), dtype)
-        low, high, jumps = _between(observation, leaf, want)
-        values.append(np.where(jumps, (low + high) / 2, want))
-        errors.append(np.where(jumps, error + (high - low) / 2, error))
+        sides = _sides(observation, leaf, want)
+        value = np.where(sides.singular, sides.limit, want)
+        scale = observation.scale(leaf)
+        error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
+        error = np.where(sides.singular, error + sides.drift, error)
+        values.append(np.where(sides.jumps, (sides.low + sides.high) / 2, value))
+        errors.append(np.where(sides.jumps, error + (sides.high - sides.low) / 2, error))
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
@@ -33,31 +38,54 @@ def primal(observation: Observation, measured: Measured) -> Estimate:
     value = tuple(observation.truth["base"]["reference_out"])
     dtype = coarsest(observation, measured)
     error = tuple(
-        abstain(want, noise_bound(want, noise, largest(want), dtype), dtype) for want, noise in zip(value, measured.out_noise, strict=True)
+        abstain(want, noise_bound(want, noise, largest(want), dtype), dtype, largest(want))
+        for want, noise in zip(value, measured.out_noise, strict=True)
     )
     return Estimate(value=value, error=error)
 
 
 def at_kink(observation: Observation) -> bool:
-    """Whether the inputs lie on a kink of the reference."""
-    return observation.truth is not None and any(
-        bool(_between(observation, leaf, want)[2].any()) for leaf, want in enumerate(observation.truth["base"]["reference"])
-    )
+    """Whether the inputs lie on a kink of the reference, or on a point where its autodiff is wrong."""
+    if observation.truth is None:
+        return False
+    around = (_sides(observation, leaf, want) for leaf, want in enumerate(observation.truth["base"]["reference"]))
+    return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around)
 
 
-def _between(observation: Observation, leaf: int, want: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Smallest and largest of the gradient and its one-sided limits, and where it jumps.
+@dataclass(frozen=True)
+class Sides:
+    """The gradient a little ahead of and behind the inputs, per element.
 
-    A smooth gradient's difference between the sides shrinks with the distance; extrapolated to distance 0 it vanishes. A jump does not.
+    jumps: it has different limits from both sides, and low, high enclose them and the gradient at the inputs.
+    singular: the limits agree with each other and not with autodiff at the inputs; then the limit is the derivative (mean value theorem), and
+        autodiff of the formula is wrong in this point (xlogy at 0, logaddexp of equals). drift bounds the limit's error.
     """
+
+    low: np.ndarray
+    high: np.ndarray
+    jumps: np.ndarray
+    limit: np.ndarray
+    drift: np.ndarray
+    singular: np.ndarray
+
+
+def _sides(observation: Observation, leaf: int, want: np.ndarray) -> Sides:
+    """A smooth gradient's difference between the sides shrinks with the distance; extrapolated to distance 0 it vanishes. A jump does not."""
     far_ahead, far_behind, ahead, behind = (side[leaf] for side in observation.sides)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         jump = np.abs(STEP_RATIO * (ahead - behind) - (far_ahead - far_behind)) / (STEP_RATIO - 1)
         size = np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), np.abs(want))
-        jumps = jump > KINK_JUMP * np.maximum(size, KINK_JUMP * observation.scale(leaf))
+        notable = KINK_JUMP * np.maximum(size, KINK_JUMP * observation.scale(leaf))
+        jumps = jump > notable
+        near, far = (ahead + behind) / 2, (far_ahead + far_behind) / 2
+        limit = near + (near - far) / (STEP_RATIO**2 - 1)
+        drift = np.abs(near - far) + np.abs(ahead - behind)
+        off = np.abs(want - limit)
+        settled = drift < np.where(np.isfinite(want), SINGULAR_DRIFT * off, KINK_JUMP * np.abs(limit))
+        singular = ~jumps & np.isfinite(limit) & settled & ((off > notable) | ~np.isfinite(want))
     low = np.minimum(np.minimum(ahead, behind), want)
     high = np.maximum(np.maximum(ahead, behind), want)
-    return low, high, jumps
+    return Sides(low, high, jumps, limit, drift, singular)
 
 
 def coarsest(observation: Observation, measured: Measured) -> str:
