@@ -61,18 +61,24 @@ def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Arg]]:
 
 
 def _example(spec: Spec) -> str:
-    """Inputs, output and each cotangent of L = sum(output): by the rule, by autodiff and by finite differences, with the product that makes it."""
+    """Inputs, output and each cotangent of a scalar loss L: by the rule, by autodiff and by finite differences, with the product that makes it."""
     case = _example_case(spec)
     try:
-        call, program, diff, rest, ones = _compiled(spec, case)
+        call, program, diff, rest, cts = _compiled(spec, case)
     except programs.StageError as error:
         raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
-    result = program(diff, rest, ones)
-    differences = _differences(program, case, diff, rest, ones)
-    products_of = _formulas(call, program, case, diff, rest, ones)
-    lines = ["Worked example, L = sum of the output" + (f" ({case.describe()})" if case.sizes else "")]
+    result = program(diff, rest, cts)
+    differences = _differences(program, case, diff, rest, cts)
+    products_of = _formulas(call, program, case, diff, rest, cts)
+    lines = [
+        "Worked example, L = "
+        + ("sum of the output" if spec.example else "<y_ct, output>")
+        + (f" ({case.describe()})" if case.sizes else "")
+    ]
     lines += [_matrix(f"  {name} {_shape(value)}", value) for name, value in zip(call.names, diff, strict=True)]
     lines += [_matrix(f"  output {_shape(value)}", value) for value in result["out"]]
+    if not spec.example:
+        lines += [_matrix(f"  y_ct {_shape(value)}", value) for value in cts]
     for leaf, name in enumerate(call.names):
         how = products_of[leaf]
         lines.append(f"\n  dL/d{name}" + (f" = {how}" if how else ""))
@@ -89,7 +95,8 @@ def _compiled(spec: Spec, case: Case) -> tuple[programs.Traced, engine.Program, 
     call, diff, rest = programs.bind(spec, case)
     with enable_x64(True):
         traced = programs.trace(call, diff, rest)
-    ones = [np.ones(shape.shape) for shape in traced.shapes]
+    rng = case.rng("explain")
+    ones = [np.ones(s.shape) if spec.example else rng.integers(-9, 10, size=s.shape) / 4 for s in traced.shapes]
     return traced, engine.exact(programs.core(traced), diff, rest, ones), diff, rest, ones
 
 
@@ -110,7 +117,7 @@ def _formulas(
 
 def _example_case(spec: Spec) -> Case:
     if not spec.example:
-        small = {name: 2 + position for position, name in enumerate(sorted({n for c in draw(spec, 0, range(1)) for n in c.sizes}))}
+        small = {name: 3 + position for position, name in enumerate(sorted({n for c in draw(spec, 0, range(1)) for n in c.sizes}))}
         case = next(draw(spec, 0, range(1)))
         sizes = {
             name: (2,) if isinstance(size, tuple) else min(small[name], spec.sizes.get(name, (1, 9))[1])

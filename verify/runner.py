@@ -127,10 +127,13 @@ def _unusable(case: Case, error: StageError) -> Finding:
     )
     line = user_line(error.cause)
     text = " ".join(str(error.cause).split())[:500].rstrip(".")
-    message = (
-        f"{who} raises {type(error.cause).__name__}{' at ' + line if line else ''}: {text}. "
-        f"The inputs were {case.describe() or 'the given arrays'}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"
-    )
+    if "defvjp" in text or "defjvp" in text:
+        advice = "give the rule its derivative with defvjp(forward, backward) before it is called"
+    elif case.sizes:
+        advice = f"The inputs were {case.describe()}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"
+    else:
+        advice = "The inputs were the given arrays"
+    message = f"{who} raises {type(error.cause).__name__}{' at ' + line if line else ''}: {text}. {advice}"
     return Finding(check="structure", status=Status.ERROR, message=message, address=case.address)
 
 

@@ -41,7 +41,7 @@ def judge(observation: Observation) -> list[Finding]:
     passed = [finding for finding in findings if finding.status is Status.PASS]
     if not passed:
         return findings[:1]
-    detectable = max(finding.detectable or 0.0 for finding in passed)
+    detectable = max((finding.detectable for finding in passed if finding.detectable), default=None)
     return [
         Finding(
             check=NAME, status=Status.PASS, comparisons=len(passed), detectable=detectable, dtype=passed[0].dtype, address=passed[0].address

@@ -32,8 +32,8 @@ def judge(observation: Observation) -> list[Finding]:
             )
         ]
     if not observation.rules and not call.has_reference:
-        message = "the function calls no custom rule and has no reference: its autodiff would be compared with itself"
-        return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
+        message = "the function calls no custom rule (a forgotten @jax.custom_vjp?) and has no reference: there is no hand-written derivative here"
+        return [Finding(check=NAME, status=Status.INCONCLUSIVE, message=message, address=address)]
     return [
         finding
         for measured in observation.measured

@@ -6,6 +6,8 @@ compute another function than the one that was tested. Both are compared with th
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from verify.checks.compare import compare
@@ -23,7 +25,11 @@ def applies(observation: Observation) -> bool:
 
 
 def judge(observation: Observation) -> list[Finding]:
-    return [finding for measured in observation.measured for finding in _judge(observation, measured)]
+    findings = [finding for measured in observation.measured for finding in _judge(observation, measured)]
+    if not any(np.issubdtype(getattr(array, "dtype", np.float64), np.integer) for array in observation.rest):
+        return findings
+    hint = '. If an integer argument is an index, give its range: Arg(dtype="int32", low=0, high=...) or sample='
+    return [replace(f, message=f.message + hint) if f.status is Status.INCONCLUSIVE else f for f in findings]
 
 
 def _judge(observation: Observation, measured: Measured) -> list[Finding]:

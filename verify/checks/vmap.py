@@ -60,7 +60,12 @@ def judge(observation: Observation) -> list[Finding]:
     ]
     want = tuple(np.stack([example[leaf] for example in examples]) for leaf in range(len(observation.diff)))
     error = tuple(
-        noise_bound(value, np.maximum(noise, np.max(noise, initial=0.0)), observation.scale(leaf), coarsest(observation, measured))
+        noise_bound(
+            value,
+            np.full(noise.shape, np.max(noise[np.isfinite(noise)], initial=0.0)),
+            observation.scale(leaf),
+            coarsest(observation, measured),
+        )
         for leaf, (value, noise) in enumerate(zip(want, measured.noise, strict=True))
     )
     add_seconds(observation.seconds, program.seconds)

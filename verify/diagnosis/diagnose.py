@@ -63,11 +63,17 @@ def _gradient(spec: Spec, observation: Observation, others: Sequence[Case]) -> l
     for leaf in wrong:
         sentence = _factor(spec, evidence, leaf, others) or next((text for what in WHAT if (text := what(evidence, leaf))), None)
         if sentence is None and not path:
-            path = [text] if (text := dropped_path(evidence)) else []
+            path = [text] if (text := dropped_path(evidence)) and _holds_elsewhere(spec, text, others) else []
         sentence = sentence or next((text for what in SHAPE if (text := what(evidence, leaf))), None)
         if sentence:
             found.append(f"the cotangent of {evidence.names[leaf]}: {sentence}")
     return path or found[:3]
+
+
+def _holds_elsewhere(spec: Spec, sentence: str, others: Sequence[Case]) -> bool:
+    """Whether another failing case gives the same path: at d = 2, "twice" and "times d" are the same."""
+    found = (dropped_path(evidence) for case in others[:1] if (evidence := gather(observe(spec, case))) is not None)
+    return all(other is not None and other.split(" (and")[0] == sentence.split(" (and", maxsplit=1)[0] for other in found)
 
 
 def _forward(observation: Observation) -> list[str]:

@@ -160,7 +160,12 @@ def _axes(axes: tuple[int, ...]) -> str:
 
 
 def where(e: Evidence, leaf: int) -> str | None:
-    """Which elements are wrong, where that is a pattern."""
+    """Which elements are wrong, where that is a pattern, and in which case that was seen."""
+    sentence, case = _where(e, leaf), e.observation.case
+    return f"{sentence} (at {case.describe()})" if sentence and case.sizes else sentence
+
+
+def _where(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
     size = np.max(np.abs(want), initial=0.0)
     wrong = ~(np.abs(got - want) <= e.loose * max(size, 1e-300))

@@ -68,13 +68,13 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     for verdict in verdicts:
         table.add_row(
             Text(clean(verdict.name)), Text(str(verdict.status), style=COLOURS[verdict.status]), f"{verdict.cases:,}", f"{verdict.shapes:,}",
-            f"{verdict.comparisons:,}", _error(verdict.smallest_detectable), f"{verdict.seconds:.1f} s",
+            f"{verdict.comparisons:,}", _error(verdict.smallest_detectable) if verdict else "", f"{verdict.seconds:.1f} s",
         )  # fmt: skip
     return table
 
 
 def _headline(verdict: Verdict) -> Text:
-    caught = f", smallest error caught {_error(verdict.smallest_detectable)}" if verdict.smallest_detectable is not None else ""
+    caught = f", smallest error caught {_error(verdict.smallest_detectable)}" if verdict and verdict.smallest_detectable is not None else ""
     counts = f" {verdict.cases:,} cases of {verdict.shapes:,} shapes, {verdict.comparisons:,} comparisons{caught}"
     return Text.assemble(clean(verdict.name), " ", (str(verdict.status), COLOURS[verdict.status]), counts)
 
