@@ -125,8 +125,6 @@ def _example_case(spec: Spec) -> Case:
         }
         return next(draw(spec, 0, range(1), sizes))
     names = tuple(arguments(spec))
-    if missing := [name for name in spec.example if name not in names]:
-        raise SpecError(f"{spec.name}: example names {missing[0]!r}, which is no argument.{nearest(missing[0], names)}")
     values = tuple(None if spec.example.get(name) is None else np.asarray(spec.example[name], np.float64) for name in names)
     return Case(
         name=spec.name, seed=0, index=0, args=values, argument_names=names, dtypes=tuple("float64" for _ in names), options=_first(spec)

@@ -24,8 +24,8 @@ def applies(observation: Observation) -> bool:
     case = observation.case
     return (
         bool(observation.measured)
-        and not contradiction(observation)
         and (case.index == 0 if case.thorough else case.index == 1 and bool(case.sizes))
+        and not contradiction(observation)
     )
 
 

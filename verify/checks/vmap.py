@@ -22,7 +22,7 @@ BATCH = 2
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and not contradiction(observation) and (case.thorough or case.index % 8 == 4)
+    return bool(observation.measured) and (case.thorough or case.index % 8 == 4) and not contradiction(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:
