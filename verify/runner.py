@@ -128,7 +128,9 @@ def _unusable(case: Case, error: StageError) -> Finding:
     line = user_line(error.cause)
     text = " ".join(str(error.cause).split())[:500].rstrip(".")
     if "defvjp" in text or "defjvp" in text:
-        advice = "give the rule its derivative with defvjp(forward, backward) before it is called"
+        advice = (
+            f"Give the rule its derivative with {'defjvp(rule)' if 'defjvp' in text else 'defvjp(forward, backward)'} before it is called"
+        )
     elif case.sizes:
         advice = f"The inputs were {case.describe()}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"
     else:
