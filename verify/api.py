@@ -201,10 +201,8 @@ def _leaves(arg: Any, name: str) -> Any:
         if isinstance(value, (np.ndarray, np.generic, jax.Array)):
             if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
                 return Static(value)
-            if jnp.issubdtype(value.dtype, np.complexfloating):
-                raise SpecError(f"argument {name} is complex ({value.dtype}), which verify does not judge yet")
             return np.asarray(value)
-        return np.asarray(value, np.float64) if isinstance(value, float) else Static(value)
+        return np.asarray(value) if isinstance(value, (float, complex)) else Static(value)
 
     return jax.tree.map(leaf, arg)
 

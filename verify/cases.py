@@ -16,15 +16,14 @@ import numpy as np
 
 from verify.addresses import format_sizes, size_text
 from verify.signature import arguments, nearest
-from verify.sizes import Dim, Sizes, dimension_names, parse, schedule
-from verify.spec import FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
-from verify.values import Key, alike, draw_values, generator, round_to
+from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, parse, schedule
+from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
+from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
+from verify.values import Key, alike, draw_values, generator, is_complex, round_to
 
-PERIOD = 48
-EDGES_FIRST, EDGES_EVERY = 5, 16  # indices whose values are edges: zeros, equal entries, declared special values and kinks
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
-LOW_PRECISION = (2, 6, 10, 14)  # index modulo PERIOD: a case that is also run in one of the spec's dtypes, in turn
-STYLES = ("decimals", "decimals", "fine", "positive", "edges", "small", "large", "fine")
+SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a new shape costs most
+LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,10 @@ class Case:
     """Concrete inputs. `args` holds, per positional argument, a pytree of float64 or integer numpy arrays, Key, Static or None.
 
     dtype is the users' dtype that the case is also run in ("mixed": another one for each argument); float64 means in float64 alone.
+    domains: per leaf, what its values may be; leaves with equal domains may stand for one another (None: no other).
+    style: what kind of numbers it holds (`verify.styles`), "given" for the user's own arrays.
+    residuals: the spec's limit, see `Spec.residuals`.
+    beyond: whether a size lies outside of what the spec declares (0, where nothing is said about it).
     """
 
     name: str
@@ -50,8 +53,17 @@ class Case:
     dtype: str = "float64"
     sizes: Sizes = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    domains: tuple[Any, ...] = ()
+    style: str = "given"
+    beyond: bool = False
+    residuals: float | None = None
     resized: bool = False
     thorough: bool = False
+
+    @property
+    def stress(self) -> bool:
+        """Whether the inputs are such that a function may rightly have no finite value there, or no derivative."""
+        return self.beyond or self.style in STRESS
 
     @property
     def address(self) -> str:
@@ -85,15 +97,19 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             raise SpecError(
                 f"{spec.name}: sizes names {name!r}, which is no dimension of its arguments.{nearest(name, known)} Known: {', '.join(known)}"
             )
-    if not any(arg.dtype == "float" or arg.dtype in FLOAT_DTYPES for _, arg in _arg_leaves(described)):
+    if not any(arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES) for _, arg in _arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
     combinations = _combinations(spec, described)
-    drawn = schedule(plain, variadic, spec.sizes, generator(spec.name, seed, 0, "sizes"), lambda s: _admits(spec, shapes, s))
+    zeros = spec.domain is None and not any(arg.sample for _, arg in _arg_leaves(described))  # the user's own functions may know no size 0
+    drawn = schedule(plain, variadic, spec.sizes, generator(spec.name, seed, 0, "sizes"), lambda s: _admits(spec, shapes, s), zeros)
+    shape: Sizes = {}
     for index in range(indices.stop):
-        chosen = next(drawn)
+        if index % SHAPE_CASES == 0:
+            shape = next(drawn)
         if index < indices.start:
             continue
-        block, place = divmod(index, len(combinations))
+        chosen = shape
+        block, place = divmod(index // SHAPE_CASES, len(combinations))
         order = generator(spec.name, seed, block, "options").permutation(len(combinations))
         options, absent = combinations[order[place]]
         if sizes is not None:
@@ -114,40 +130,51 @@ def _draw_case(
     resized: bool,
 ) -> Case:
     rng = generator(spec.name, seed, index, "values")
-    dtype = _case_dtype(spec, index)
-    style = STYLES[int(rng.integers(len(STYLES)))] if dtype == "float64" else "unit"  # low precision: as activations are
-    if dtype == "float64" and index % EDGES_EVERY == EDGES_FIRST:  # declared values are met early, whatever the dice say
-        style = "edges"
+    dtype, style = _dtype_and_style(spec, seed, index)
+    scale = magnitude(rng, style, "float16" if dtype == "mixed" else dtype)
     dtypes: list[str | None] = []
+    domains: list[Any] = []
 
     def leaf(path: str, arg: Arg) -> Any:
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
+        domains.append(None if arg.sample or user is None else (arg.dtype, arg.low, arg.high, arg.special, kinks_of(path)))
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
         if math.prod(shape) > LARGEST:
             raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")
-        return draw_values(
-            rng, arg, shape, sizes, style, user or arg.dtype, spec.kinks.get(path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0], ())
-        )
+        return draw_values(rng, arg, shape, sizes, style, user or arg.dtype, kinks_of(path), scale)
+
+    def kinks_of(path: str) -> tuple[float, ...]:
+        return tuple(spec.kinks.get(path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0], ()))
 
     args = tuple(None if name in absent else _map_args(name, arg, leaf) for name, arg in described.items())
     return Case(
         name=spec.name, seed=seed, index=index, args=args, argument_names=tuple(described), dtypes=tuple(dtypes), dtype=dtype,
-        sizes=sizes, options=options, resized=resized,
+        sizes=sizes, options=options, domains=tuple(domains), style=style, beyond=_beyond(spec, sizes), residuals=spec.residuals, resized=resized,
     )  # fmt: skip
 
 
-def _case_dtype(spec: Spec, index: int) -> str:
-    block, place = divmod(index, PERIOD)
-    if place not in LOW_PRECISION or not spec.dtypes:
-        return "float64"
-    return spec.dtypes[(len(LOW_PRECISION) * block + LOW_PRECISION.index(place)) % len(spec.dtypes)]
+def _dtype_and_style(spec: Spec, seed: int, index: int) -> tuple[str, str]:
+    """In float64 each style once in every block of cases; in users' dtypes mostly values as activations are, extreme ones in between."""
+    turn, place = divmod(index, LOW_EVERY)
+    if place == LOW_FIRST and spec.dtypes:
+        rounds, which = divmod(turn, len(spec.dtypes))
+        style = "unit" if rounds % 2 == 0 else LOW_STRESS[(rounds // 2 * len(spec.dtypes) + which) % len(LOW_STRESS)]
+        return spec.dtypes[which], style
+    block, position = divmod(index, len(STYLES))
+    return "float64", STYLES[generator(spec.name, seed, block, "styles").permutation(len(STYLES))[position]]
+
+
+def _beyond(spec: Spec, sizes: Sizes) -> bool:
+    return any(count(size) == 0 and spec.sizes.get(name, DEFAULT_BOUNDS)[0] > 0 for name, size in sizes.items())
 
 
 def _user_dtype(arg: Arg, dtype: str, position: int) -> str | None:
     """The dtype a float argument has in users' hands in this case; None for arguments that are not floats."""
     if arg.dtype in FLOAT_DTYPES:
         return arg.dtype
+    if is_complex(arg.dtype):  # JAX has two complex dtypes
+        return "float32" if arg.dtype == "complex64" or (arg.dtype == "complex" and dtype != "float64") else "float64"
     if arg.dtype != "float":
         return None
     return USER_DTYPES[position % len(USER_DTYPES)] if dtype == "mixed" else dtype
@@ -217,24 +244,41 @@ def from_arrays(
             dtypes.append(None)
             return value
         array = np.asarray(value) if hasattr(value, "__array__") else value
-        is_float = jax.numpy.issubdtype(array.dtype, np.floating)
-        own = str(array.dtype) if is_float else None
+        is_float = jax.numpy.issubdtype(array.dtype, np.inexact)
+        own = {"complex64": "float32", "complex128": "float64"}.get(str(array.dtype), str(array.dtype)) if is_float else None
         user = None if own is None else own if dtype == "given" else dtype
         dtypes.append(user)
         if isinstance(array, jax.ShapeDtypeStruct):
             if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
                 return Key(int(rng.integers(2**31)))
-            kind = own or str(array.dtype)
-            return draw_values(rng, Arg(dtype=kind), array.shape, {}, "fine", kind)
-        if not is_float or index == 0:
-            return array if not is_float else round_to(array, own)  # type: ignore[arg-type]
-        return round_to(alike(rng, np.asarray(array, np.float64)), own)  # type: ignore[arg-type]
+            kind = str(array.dtype)
+            return draw_values(rng, Arg(dtype=kind), array.shape, {}, "fine", own or kind)
+        if not is_float:
+            return array
+        if np.iscomplexobj(array):
+            return (
+                array.astype(np.complex128)
+                if index == 0
+                else alike(rng, array.astype(np.complex128)).astype(array.dtype).astype(np.complex128)
+            )
+        return round_to(array if index == 0 else alike(rng, np.asarray(array, np.float64)), own)  # type: ignore[arg-type]
 
     drawn = jax.tree.map(leaf, args, is_leaf=lambda node: isinstance(node, (Static, Key)))
+    leaves = jax.tree.leaves(drawn, is_leaf=lambda node: isinstance(node, (Static, Key)))
+    domains = tuple(None if dtype is None else _given_domain(leaf) for dtype, leaf in zip(dtypes, leaves, strict=True))
     label = "given" if dtype == "given" else dtype
     return Case(
-        name=name, seed=seed, index=index, args=drawn, argument_names=argument_names, dtypes=tuple(dtypes), dtype=label, options=options
-    )
+        name=name, seed=seed, index=index, args=drawn, argument_names=argument_names, dtypes=tuple(dtypes), dtype=label, options=options,
+        domains=domains,
+    )  # fmt: skip
+
+
+def _given_domain(given: np.ndarray) -> Any:
+    """Arrays of one sign may stand for one another, and those of both; a symmetric or triangular matrix may not, as that may be required of it."""
+    square = given.ndim >= 2 and given.shape[-1] == given.shape[-2] > 1
+    if square and (np.array_equal(given, np.swapaxes(given, -1, -2)) or not np.tril(given, -1).any() or not np.triu(given, 1).any()):
+        return None
+    return ("given", bool(np.min(np.real(given), initial=0.0) < 0), bool(np.max(np.real(given), initial=0.0) > 0))
 
 
 def _override(

@@ -152,6 +152,48 @@ RULES: dict[str, Callable[..., Any]] = {
     "pad": _pad,
     "convert_element_type": _convert,
 }  # fmt: skip
+
+
+def _by_real_part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A comparison, or a choice of integers: made on the real parts."""
+    return lambda params, *xs: function(params, *(np.real(x) for x in xs))
+
+
+def _larger(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.where(np.real(x) >= np.real(y), x, y)
+
+
+def _smaller(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.where(np.real(x) <= np.real(y), x, y)
+
+
+def _chosen(name: str, choose: Callable[..., Any]) -> Callable[..., Any]:
+    """The entry with the largest or smallest real part along the reduced axes."""
+
+    def reduce(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
+        if not x.size:
+            return RULES[name](params, np.real(x))
+        axes = tuple(params["axes"])
+        kept = [axis for axis in range(x.ndim) if axis not in axes]
+        flat = x.transpose((*kept, *axes)).reshape(*(x.shape[axis] for axis in kept), -1)
+        return np.take_along_axis(flat, choose(np.real(flat), axis=-1)[..., None], -1)[..., 0]
+
+    return reduce
+
+
+# The analytic continuation of operations that NumPy's own function does not continue; those that have none are left out by `continues`.
+CONTINUED: dict[str, Callable[..., Any]] = {
+    **RULES,
+    **{name: _by_real_part(RULES[name]) for name in ("eq", "ne", "lt", "le", "gt", "ge", "floor", "ceil", "sign", "stop_gradient")},
+    "is_finite": lambda params, x: np.isfinite(x),
+    "abs": lambda params, x: np.where(np.real(x) < 0, -x, x),
+    "max": _larger,
+    "min": _smaller,
+    "reduce_max": _chosen("reduce_max", np.argmax),
+    "reduce_min": _chosen("reduce_min", np.argmin),
+    "convert_element_type": lambda params, x, *_: x if str(params["new_dtype"]) == "float64" else np.real(x).astype(params["new_dtype"]),
+}
+NOT_CONTINUED = ("atan2", "cbrt", "exp2", "reduce_prod", "acosh", "atanh", "asin", "acos", "asinh", "pow")
 CALLS = ("jit", "pjit", "closed_call", "core_call", *_compat.CUSTOM_RULES)
 
 
@@ -159,6 +201,11 @@ def knows(jaxpr: Any) -> bool:
     """Whether every operation is known, every dtype is double precision or whole, and no array is large."""
     jaxpr = _compat.closed(jaxpr)
     return all(_knows(equation) for equation in jaxpr.jaxpr.eqns)
+
+
+def continues(jaxpr: Any) -> bool:
+    """Whether `run` can evaluate a float64 jaxpr on complex numbers with the rules of CONTINUED."""
+    return knows(jaxpr) and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
 
 
 def _knows(equation: Any) -> bool:
@@ -183,7 +230,7 @@ def _inner(equation: Any) -> Any:
     return next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
 
 
-def run(jaxpr: Any, args: Sequence[Any]) -> list[np.ndarray]:
+def run(jaxpr: Any, args: Sequence[Any], rules: dict[str, Callable[..., Any]] = RULES) -> list[np.ndarray]:
     """Evaluate a jaxpr that `knows` accepts, on numpy arrays."""
     jaxpr = _compat.closed(jaxpr)
     env: dict[Any, Any] = dict(zip(jaxpr.jaxpr.constvars, map(np.asarray, jaxpr.consts), strict=True))
@@ -195,7 +242,7 @@ def run(jaxpr: Any, args: Sequence[Any]) -> list[np.ndarray]:
     for equation in jaxpr.jaxpr.eqns:
         values = [read(atom) for atom in equation.invars]
         if (inner := _inner(equation)) is not None:
-            env |= dict(zip(equation.outvars, run(inner, values), strict=True))
+            env |= dict(zip(equation.outvars, run(inner, values, rules), strict=True))
         else:
-            env[equation.outvars[0]] = np.asarray(RULES[equation.primitive.name](equation.params, *values))
+            env[equation.outvars[0]] = np.asarray(rules[equation.primitive.name](equation.params, *values))
     return [read(atom) for atom in jaxpr.jaxpr.outvars]

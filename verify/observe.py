@@ -6,21 +6,23 @@ compiled module run again, which costs microseconds where another trace costs te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
-from verify.cases import Case
+from verify.cases import SHAPE_CASES, Case
 from verify.noise import Result, jittered, low_noise, rounding_noise
-from verify.slopes import Slope, slopes_along
+from verify.slopes import STEP_SIZES, Slope, slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
-from verify.values import cast, largest
+from verify.values import cast, largest, rms
 
-COMPILED_EVERY = 8  # of so many cases, one goes through XLA in float64 even if NumPy could run it
+COMPILED_EVERY = 16  # of so many cases, one shape goes through XLA in float64 even if NumPy could run it
+AS_USERS = 32  # up to this index, cases in users' dtypes are compiled as users compile, on the default device; later ones cheaply
+KEPT = 8  # traces and programs of the last shapes
 MIX = -2.0  # the third cotangent is first - 2 second: exact in every dtype, as cotangents are small multiples of a power of two
 
 
@@ -28,7 +30,7 @@ MIX = -2.0  # the third cotangent is first - 2 second: exact in every dtype, as 
 class Measured:
     """The rule run with its arguments in `dtypes`, and the reference's rounding noise in the same dtypes.
 
-    runs: "base", "repeat", "other", "mix", "zero" (which cotangent) -> results of `programs.core`.
+    runs: "base", "repeat", "other", "mix", "zero", "large", "small" (which cotangent) -> results of `programs.core`.
     noise, out_noise: per leaf and per output, how far the reference is from the truth at "base", per element.
     """
 
@@ -70,13 +72,33 @@ class Observation:
     exact_program: engine.Program | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def ct_scale(self) -> float:
+        """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
+        return float(self.cts["large"][0].flat[0] / self.cts["base"][0].flat[0]) if self.cts["base"][0].size else 1.0
+
     def scale(self, leaf: int) -> float:
         """The natural size of a gradient with respect to one leaf: cotangent * output / argument."""
         outputs = self.truth["base"]["reference_out"] if self.truth else self.measured[0].runs["base"]["out"]
-        size = sum(largest(ct) * largest(out) for ct, out in zip(self.cts["base"], outputs, strict=True))
-        x = self.diff[leaf][np.isfinite(self.diff[leaf])]
-        typical = float(np.sqrt(np.mean(x**2))) if x.size else 0.0
-        return size / typical if typical > 0 else size
+        return natural_scale(self.diff[leaf], self.cts["base"], outputs)
+
+
+def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
+    """cotangent * output / argument: the units of a gradient."""
+    size = sum(largest(ct) * largest(out) for ct, out in zip(cts, outputs, strict=True))
+    typical = rms(x)
+    return size / typical if typical > 0 else size
+
+
+def sides_of(
+    program: engine.Program, direction: list[np.ndarray], diff: list[np.ndarray], rest: list[Any], cts: list[np.ndarray]
+) -> tuple[list[np.ndarray], ...]:
+    """The reference's gradient along the direction: (far ahead, far behind, near ahead, near behind)."""
+    return tuple(
+        program([x + sign * step * v for x, v in zip(diff, direction, strict=True)], rest, cts)["reference"]
+        for step in STEP_SIZES[-2:]
+        for sign in (1, -1)
+    )
 
 
 def observe(spec: Spec, case: Case) -> Observation:
@@ -88,7 +110,7 @@ def observe(spec: Spec, case: Case) -> Observation:
     try:
         with enable_x64(True):
             low = programs.trace(call, cast(diff, dtypes), rest) if any(dtype != "float64" for dtype in dtypes) else None
-            exact = low if fixed and spec.reference is not None and low else programs.trace(call, diff, rest)
+            exact = low if fixed and spec.reference is not None and low else _traced_once(spec, call, diff, rest)
     except programs.StageError as error:  # kernels may know no 64-bit types; then only a reference can say what is right
         if spec.reference is None:
             raise
@@ -123,14 +145,18 @@ def _measure(
     case: Case, call: programs.Traced, diff: list[Any], dtypes: tuple[str, ...], fixed: bool, rest: list[Any], cts: Mapping[str, list[Any]],
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    program, no_truth = _exact_program(call, diff, rest, cts["base"], with_rule=not fixed, compiled=case.index % COMPILED_EVERY == 0)
+    compiled = case.index % COMPILED_EVERY < SHAPE_CASES
+    program, no_truth = _compiled_once(
+        call, compiled, not fixed, lambda: _exact_program(call, diff, rest, cts["base"], not fixed, compiled)
+    )
     rule_limit, reference_limit = lowest_float(program.jaxpr, programs.RULE_PART), lowest_float(program.jaxpr, programs.REFERENCE_PART)
     exact = _runs(program, diff, rest, cts)
     truth = None if no_truth else exact
     noise = out_noise = None
     if truth is not None:
         jitters = [jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
-        noise, out_noise = rounding_noise(exact["base"], jitters), rounding_noise(exact["base"], jitters, "reference_out", "out")
+        noise = rounding_noise(exact["base"], jitters, stress=case.stress)
+        out_noise = rounding_noise(exact["base"], jitters, "reference_out", "out")
     measured: list[Measured] = []
     if not fixed and rule_limit == "float64":
         measured.append(_measured("float64", ("float64",) * len(diff), exact, noise, out_noise))
@@ -147,19 +173,49 @@ def _measure(
     slopes_of = "primal" if not fixed and (rule_limit == "float64" or no_truth) else "reference_out"
     slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
     slopes = slopes_along(program, case, diff, rest, cts["base"], slopes_of, slopes_limit, every=bool(no_truth))
-    sides = (
-        ()
-        if no_truth
-        else tuple(
-            program([x + sign * step * v for x, v in zip(diff, slopes[0].direction, strict=True)], rest, cts["base"])["reference"]
-            for step in slopes[0].steps[-2:]
-            for sign in (1, -1)
-        )
-    )
+    sides = () if no_truth else sides_of(program, slopes[0].direction, diff, rest, cts["base"])
     return {
         "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "sides": sides, "limit": limit, "reference_limit": reference_limit,
         "exact_program": program,
     }  # fmt: skip
+
+
+_lately: dict[Any, Any] = {}  # what consecutive cases of one shape share: key -> (what the key's identities belong to, result)
+
+
+def _shared(key: Any, owner: Any, make: Callable[[], Any]) -> Any:
+    """The result of the last calls with this key; a few are kept, in order of use. Two threads may compute the same, which is harmless."""
+    found = _lately.pop(key, None)
+    if found is None or found[0] is not owner:
+        found = (owner, make())
+    _lately[key] = found
+    while len(_lately) > KEPT:
+        _lately.pop(next(iter(_lately)), None)
+    return found[1]
+
+
+def _traced_once(spec: Spec, call: programs.Call, diff: list[Any], rest: list[Any]) -> programs.Traced:
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in (*diff, *rest))
+    key = (
+        "trace",
+        id(spec.fn),
+        shapes,
+        call.diff_slots,
+        call.rest_slots,
+        call.pairs,
+        repr(call.statics),
+        repr(call.tree),
+        repr(call.options),
+    )
+    return _shared(key, spec.fn, lambda: programs.trace(call, diff, rest))
+
+
+def _compiled_once(call: programs.Traced, compiled: bool, with_rule: bool, make: Callable[[], Any]) -> tuple[engine.Program, str]:
+    program, no_truth = _shared(("program", id(call), compiled, with_rule), call, make)
+    seconds: dict[str, float] = {}
+    if not program.seconds.get("counted"):
+        seconds, program.seconds["counted"] = dict(program.seconds), 1.0
+    return replace(program, seconds=seconds), no_truth
 
 
 def _exact_program(
@@ -187,7 +243,8 @@ def _measure_low(
     with enable_x64(x64):
         traced = programs.trace(call, user, rest)
     with programs.stage("compilation"):
-        program = engine.full(programs.core(traced, with_reference=False), user, rest, cts["base"], x64=x64)
+        compiler = engine.full if case.thorough or case.index < AS_USERS else engine.quick
+        program = compiler(programs.core(traced, with_reference=False), user, rest, cts["base"], x64=x64)
     runs = _runs(program, user, rest, cts)
     add_seconds(seconds, program.seconds)
     noise = out_noise = None
@@ -224,7 +281,10 @@ def _cotangents(case: Case, shapes: Sequence[Any]) -> dict[str, list[np.ndarray]
 
     base, other = some(), some()
     mix = [a + MIX * b for a, b in zip(base, other, strict=True)]
-    return {"base": base, "other": other, "mix": mix, "zero": [np.zeros_like(ct) for ct in base]}
+    dtypes = {*(str(shape.dtype) for shape in shapes), *(dtype for dtype in case.dtypes if dtype is not None)}
+    factor = 2.0 ** min(tolerance.CT_SCALE[dtype] for dtype in dtypes)
+    large, small = ([scale * ct for ct in base] for scale in (factor, 1 / factor))
+    return {"base": base, "other": other, "mix": mix, "zero": [np.zeros_like(ct) for ct in base], "large": large, "small": small}
 
 
 def lowest_float(jaxpr: Any, part: str) -> str:

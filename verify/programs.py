@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from verify import _compat
 from verify.cases import Case, Static
 from verify.errors import InternalError
 from verify.spec import Spec, SpecError
@@ -62,6 +63,8 @@ class Call:
     """A spec's function and reference bound to one case's structure and options.
 
     names: the path of each floating-point leaf ("x", "params['w']"); slots: the positions of `diff` and `rest` among all leaves.
+    A complex argument or output is an array of (real, imaginary) pairs here, so that every oracle and check deals with real numbers; `pairs` are the
+    slots of such arguments.
     """
 
     fn: Callable[..., Any]
@@ -73,11 +76,17 @@ class Call:
     statics: tuple[Any, ...]
     tree: Any
     options: dict[str, Any]
+    pairs: frozenset[int] = frozenset()
+
+    @property
+    def pair_leaves(self) -> frozenset[int]:
+        """Which of `diff` are pairs."""
+        return frozenset(k for k, slot in enumerate(self.diff_slots) if slot in self.pairs)
 
     def _args(self, diff: Sequence[Any], rest: Sequence[Any]) -> tuple[Any, ...]:
         leaves = list(self.statics)
         for slot, leaf in zip((*self.diff_slots, *self.rest_slots), (*diff, *rest), strict=True):
-            leaves[slot] = leaf
+            leaves[slot] = _complex(leaf) if slot in self.pairs else leaf
         return jax.tree.unflatten(self.tree, leaves)
 
     def run(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
@@ -112,6 +121,12 @@ class Traced:
     def rules(self) -> int:
         return count_custom_rules(self.jaxpr)
 
+    @property
+    def forward_rules(self) -> bool:
+        """Whether the function calls custom_jvp rules and no custom_vjp, which would have no forward mode."""
+        names = {equation.primitive.name for equation in _compat.walk(self.jaxpr)}
+        return "custom_jvp_call" in names and not names & (set(_compat.CUSTOM_RULES) - {"custom_jvp_call"})
+
     def run(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
         """fn, with its custom rules."""
         return evaluate(self.jaxpr, [*diff, *rest], keep_rules=True)
@@ -132,12 +147,14 @@ def trace(call: Call, diff: list[Any], rest: list[Any]) -> Traced:
 
 
 def _float_leaves(output: Any, whose: str = "the function") -> list[Any]:
-    leaves = [leaf for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    if any(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) for leaf in jax.tree.leaves(output)):
-        raise SpecError(f"{whose} returns complex numbers, which verify does not judge yet")
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(output) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     if not leaves:
         raise SpecError(f"{whose} returns no floating-point array, so there is no derivative to verify")
-    return [jnp.asarray(leaf) for leaf in leaves]
+    return [jnp.stack([leaf.real, leaf.imag], -1) if jnp.iscomplexobj(leaf) else leaf for leaf in leaves]
+
+
+def _complex(pairs: Any) -> Any:
+    return jax.lax.complex(pairs[..., 0], pairs[..., 1])
 
 
 def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
@@ -145,6 +162,9 @@ def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     leaves, tree = jax.tree.flatten(case.args, is_leaf=lambda node: isinstance(node, (Key, Static)))
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(case.args, is_leaf=lambda node: isinstance(node, (Key, Static)))[0]]
     names = [case.argument_names[path[0].idx] + jax.tree_util.keystr(path[1:]) for path in paths]
+    pairs = frozenset(i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.complex128)
+    for i in pairs:
+        leaves[i], names[i] = np.stack([leaves[i].real, leaves[i].imag], -1), f"{names[i]} (as real, imaginary)"
     floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64]
     rest = [i for i, leaf in enumerate(leaves) if i not in floats and not isinstance(leaf, Static)]
     if not floats:
@@ -153,7 +173,7 @@ def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     statics = tuple(leaf.value if isinstance(leaf, Static) else None for leaf in leaves)
     call = Call(
         fn=spec.fn, reference=spec.reference or spec.fn, has_reference=spec.reference is not None, names=tuple(names[i] for i in floats),
-        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options),
+        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options), pairs=pairs,
     )  # fmt: skip
     _check_arity(spec, case)
     values = [jax.random.key(leaves[i].seed) if isinstance(leaves[i], Key) else leaves[i] for i in rest]
@@ -213,7 +233,7 @@ def rule(call: Traced | Call) -> Callable[..., tuple[list[Any], list[Any]]]:
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
         out, pullback = jax.vjp(lambda *leaves: call.run(leaves, rest), *diff)
-        return out, list(pullback(_as(cts, out)))
+        return out, list(pullback(as_outputs(cts, out)))
 
     return program
 
@@ -224,7 +244,7 @@ def reference(call: Traced) -> Callable[..., tuple[list[Any], list[Any]]]:
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> tuple[list[Any], list[Any]]:
         out, pullback = jax.vjp(lambda *leaves: call.run_reference(leaves, rest), *diff)
         _same_shapes(call.shapes, out)
-        return out, list(pullback(_as(cts, out)))
+        return out, list(pullback(as_outputs(cts, out)))
 
     return program
 
@@ -253,17 +273,7 @@ def second_order(call: Traced) -> Callable[..., dict[str, Any]]:
     return both
 
 
-def batched(call: Traced, axes: Sequence[int | None], ct_axis: int | None) -> Callable[..., list[Any]]:
-    """The rule's cotangents under `jax.vmap`, with these batch axes for the differentiable arguments and the cotangent."""
-
-    def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> list[Any]:
-        with stage("rule"):
-            return jax.vmap(lambda d, c: rule(call)(d, rest, c)[1], in_axes=(list(axes), ct_axis))(diff, cts)
-
-    return program
-
-
-def _as(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:
+def as_outputs(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:
     return [jnp.asarray(ct).astype(o.dtype) for ct, o in zip(cts, out, strict=True)]
 
 

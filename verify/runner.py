@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 
 from verify import checks as all_checks
 from verify import diagnosis
-from verify.cases import Case, draw
+from verify.cases import SHAPE_CASES, Case, draw
 from verify.checks.structure import user_line
 from verify.observe import add_seconds, observe
 from verify.programs import StageError
@@ -107,7 +108,7 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
     try:
         observation = observe(spec, case)
     except StageError as error:
-        return Judged(case, (_unusable(case, error),), {})
+        return Judged(case, (_excused(case, _unusable(case, error)),), {})
     findings: list[Finding] = []
     for check in selected:
         if not check.applies(observation):
@@ -117,8 +118,16 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
                 Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address)
             )
         else:
-            findings += check.judge(observation)
+            findings += (_excused(case, finding, observation.raised is not None) for finding in check.judge(observation))
     return Judged(case, tuple(findings), observation.seconds)
+
+
+def _excused(case: Case, finding: Finding, raised: bool = False) -> Finding:
+    """At stress values a function may have no derivative, and at sizes that nobody declared it may not work at all: no accusation, no verdict."""
+    if case.beyond and (finding.status is Status.ERROR or raised):
+        message = f"at {case.describe()}, which the spec does not mention: {finding.message}"
+        return replace(finding, status=Status.SKIP, message=message)
+    return replace(finding, status=Status.SKIP) if case.stress and finding.status is Status.INCONCLUSIVE else finding
 
 
 def _unusable(case: Case, error: StageError) -> Finding:
@@ -142,10 +151,11 @@ def _unusable(case: Case, error: StageError) -> Finding:
 def in_threads(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:
     """Results in order, computed a few ahead: one thread traces while another compiles. Leaving the loop early drops what has not begun."""
     with ThreadPoolExecutor(THREADS) as pool:
-        pending = [pool.submit(judge, spec, case, selected) for case in cases]
+        same_shape = [list(group) for _, group in itertools.groupby(cases, key=lambda case: (case.seed, case.index // SHAPE_CASES))]
+        pending = [pool.submit(lambda group=group: [judge(spec, case, selected) for case in group]) for group in same_shape]
         try:
             for future in pending:
-                yield future.result()
+                yield from future.result()
         finally:
             for future in pending:
                 future.cancel()
@@ -194,7 +204,7 @@ def _status(findings: Iterable[Finding]) -> Status:
     found = list(findings)
     worst = max((finding.status for finding in found), key=lambda status: status.badness, default=Status.SKIP)
     if worst in (Status.PASS, Status.SKIP):
-        judged = any(f.status is Status.PASS and f.check in ("gradient", "finite-difference") and f.comparisons for f in found)
+        judged = any(f.status is Status.PASS and f.check in all_checks.JUDGES and f.comparisons for f in found)
         compared = any(f.status is Status.PASS and f.comparisons for f in found)
         return Status.PASS if judged else Status.INCONCLUSIVE if compared else Status.SKIP
     return worst
@@ -205,7 +215,7 @@ def _detectable(findings: Iterable[Finding]) -> float | None:
     known = [
         f.detectable
         for f in findings
-        if f.check in ("gradient", "finite-difference") and f.status is Status.PASS and f.detectable is not None
+        if f.check in ("gradient", "precision", "finite-difference") and f.status is Status.PASS and f.detectable is not None
     ]
     return min(known) if known else None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from verify.spec import ARG_DTYPES, Arg, Spec, SpecError
 
-_ABSTRACT = {"float": "float", "int": "int32", "uint": "uint32", "bool": "bool", "key": "key", "prng_key": "key"}
+_ABSTRACT = {"float": "float", "int": "int32", "uint": "uint32", "bool": "bool", "complex": "complex", "key": "key", "prng_key": "key"}
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -112,7 +112,7 @@ def _dtype(names: Any) -> str | None:
             return name if len(known) == 1 else _ABSTRACT.get(name.rstrip("0123456789"), name)
         if name.rstrip("0123456789") in _ABSTRACT:
             return _ABSTRACT[name.rstrip("0123456789")]
-    return None if any(name.startswith("complex") for name in known) else "float"
+    return "float"
 
 
 def _require_args(spec: str, name: str, arg: Any) -> None:

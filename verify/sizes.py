@@ -23,7 +23,7 @@ MAX_RANK = 3  # of a variadic dimension such as `*batch`
 ELEMENT_BUDGET = 2**14  # product of all named sizes in one draw, so that the largest intermediate stays small
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 PRIMES = (2, 3, 5, 7, 11, 13)
-LARGE = (65, 129, 64, 128, 63, 127, 66, 130)
+LARGE = (65, 129, 257, 64, 128, 1025, 63, 127)  # beyond DEFAULT_BOUNDS only where the spec says nothing about the dimension
 
 Sizes = Mapping[str, "int | tuple[int, ...]"]
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -121,19 +121,21 @@ def schedule(
     bounds: Mapping[str, tuple[int, int]],
     rng: np.random.Generator,
     admits: Callable[[Sizes], bool],
+    zeros: bool = False,
 ) -> Iterator[dict[str, int | tuple[int, ...]]]:
     """Endless sizes, each distinct while the bounds allow it: edges first, then random ones.
 
     First all 1, primes, equal sizes, each dimension 0 (if its bounds allow), 1, and large in turn while the others stay small, each pair
-    equal; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound.
+    equal; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound. With `zeros`,
+    a dimension without bounds is 0 once, too.
     """
     names = [*plain, *variadic]
     seen: set[tuple[tuple[str, int | tuple[int, ...]], ...]] = set()
     stale = 0
-    for base in _patterns(names, bounds, rng):
+    for base in _patterns(names, bounds, rng, zeros):
         sizes: dict[str, int | tuple[int, ...]] = {}
         for name, size in base.items():
-            low, high = bounds.get(name, DEFAULT_BOUNDS)
+            low, high = bounds.get(name, (0, max(LARGE)))
             sizes[name] = min(max(size, low), high)
         _shrink_to_budget(sizes, bounds)
         for name in variadic:
@@ -151,7 +153,9 @@ def schedule(
             yield sizes
 
 
-def _patterns(names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: np.random.Generator) -> Iterator[dict[str, int]]:
+def _patterns(
+    names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: np.random.Generator, zeros: bool
+) -> Iterator[dict[str, int]]:
     def small() -> dict[str, int]:
         return {name: int(rng.integers(2, 8)) for name in names}
 
@@ -162,7 +166,7 @@ def _patterns(names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: 
         yield dict.fromkeys(names, 3 + turn)
         for name in names:
             for size in (LARGE[turn % len(LARGE)], 1, 0):
-                if size or bounds.get(name, DEFAULT_BOUNDS)[0] == 0:
+                if size or (bounds[name][0] == 0 if name in bounds else zeros and turn == 0):
                     yield {**{other: int(rng.integers(1, 6)) for other in names}, name: size}
         for i, first in enumerate(names):
             for second in names[i + 1 :]:

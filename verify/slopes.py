@@ -9,6 +9,9 @@ import numpy as np
 
 from verify import engine, tolerance
 from verify.cases import Case
+from verify.values import rms
+
+STEP_SIZES = tolerance.FIRST_STEP * tolerance.STEP_RATIO ** -np.arange(tolerance.STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,39 +32,45 @@ def slopes_along(
     program: engine.Program, case: Case, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, every: bool
 ) -> tuple[Slope, ...]:
     center = program(diff, rest, ct)[key]
-    rounding = tolerance.EPS[dtype] * float(np.sqrt(sum(np.sum((c * o) ** 2) for c, o in zip(ct, center, strict=True))))
-    steps = tolerance.FIRST_STEP * tolerance.STEP_RATIO ** -np.arange(tolerance.STEPS)
+    return tuple(slope_along(program, diff, rest, ct, key, dtype, v, center) for v in directions(case, diff, every))
 
-    def rise(direction: list[np.ndarray], step: float) -> float:
+
+def slope_along(
+    program: engine.Program, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, direction: list[np.ndarray], center: list[Any]
+) -> Slope:  # fmt: skip
+    """The values of output `key` along one direction; `center` are those at the inputs."""
+    rounding = tolerance.EPS[dtype] * float(np.sqrt(sum(np.sum((c * o) ** 2) for c, o in zip(ct, center, strict=True))))
+
+    def rise(step: float) -> float:
         out = program([x + step * v for x, v in zip(diff, direction, strict=True)], rest, ct)[key]
         return float(sum(np.sum(c * (o - o0)) for c, o, o0 in zip(ct, out, center, strict=True)))
 
     with np.errstate(invalid="ignore", over="ignore"):
-        return tuple(
-            Slope(
-                direction=v, steps=steps, rounding=rounding,
-                ahead=np.array([rise(v, step) for step in steps]), behind=np.array([rise(v, -step) for step in steps]),
-            )
-            for v in _directions(case, diff, every)
-        )  # fmt: skip
+        ahead, behind = (np.array([rise(sign * step) for step in STEP_SIZES]) for sign in (1, -1))
+    return Slope(direction=direction, steps=STEP_SIZES, rounding=rounding, ahead=ahead, behind=behind)
 
 
-def _directions(case: Case, diff: list[np.ndarray], every: bool) -> list[list[np.ndarray]]:
-    """One random direction through all arguments; with `every`, single elements too, as no other oracle looks at them.
+def direction_through(case: Case, diff: list[np.ndarray]) -> list[np.ndarray]:
+    """One random direction through all arguments.
 
     Steps are relative to each element, so that a positive argument stays positive; an element at 0 moves by a twentieth of the typical size.
     """
     rng = case.rng("directions")
     full = []
     for x in diff:
-        finite = x[np.isfinite(x)]
-        typical = float(np.sqrt(np.mean(finite**2))) if finite.size else 1.0
-        move = np.abs(x) + 0.05 * (typical or 1.0)
+        move = np.abs(x) + 0.05 * (rms(x) or 1.0)
         full.append(
             np.where(np.isfinite(x), move, 0.0) * np.where(rng.integers(2, size=x.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=x.shape)
         )
+    return full
+
+
+def directions(case: Case, diff: list[np.ndarray], every: bool) -> list[list[np.ndarray]]:
+    """One direction through all arguments; with `every`, single elements too, as no other oracle looks at them."""
+    full = direction_through(case, diff)
     directions = [full]
     if every:
+        rng = case.rng("elements")
         elements = [(leaf, index) for leaf, x in enumerate(diff) for index in np.ndindex(x.shape)]
         chosen = (
             elements

@@ -12,7 +12,8 @@ from typing import Any
 FLOAT_DTYPES = ("float64", "float32", "bfloat16", "float16")
 USER_DTYPES = ("float32", "bfloat16", "float16")
 INT_DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-ARG_DTYPES = ("float", *FLOAT_DTYPES, *INT_DTYPES, "bool", "key")
+COMPLEX_DTYPES = ("complex", "complex64", "complex128")
+ARG_DTYPES = ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES, *INT_DTYPES, "bool", "key")
 
 
 class SpecError(ValueError):
@@ -25,7 +26,8 @@ class Arg:
 
     dims: dimensions in jaxtyping syntax, separated by spaces: a name (`n`), a number (`3`), arithmetic of names (`kv*r`, `n-1`),
         `*batch` for any number of leading dimensions, `#n` for a dimension that may also be 1. "" is a scalar.
-    dtype: "float" is drawn from the run's dtypes; a fixed one ("float32", "int32", "bool", "key") stays as it is.
+    dtype: "float" is drawn from the run's dtypes, "complex" is complex128, and complex64 where the others are float32 or coarser; a fixed one
+        ("float32", "complex64", "int32", "bool", "key") stays as it is.
     low, high: bounds of the values, in the argument's own units. Integers need them when they are indices: low <= value < high.
     special: edge values (0.0, inf, ...) mixed into some draws.
     sample: `sample(rng, sizes, dtype) -> array` replaces the default values; `rng` is a `numpy.random.Generator`,
@@ -72,6 +74,8 @@ class Spec:
         argument has another one.
     kinks: argument -> values at which the function has no derivative; draws keep away from them, and edge draws hit them.
     domain: `domain(sizes, options) -> bool`: which sizes and options belong together.
+    residuals: largest allowed ratio of the bytes that the rule saves between forward and backward (beside its arguments) to those that JAX's
+        autodiff of the reference saves; None for no limit.
     known_gaps: check -> reason: checks that do not apply, reported as SKIP with that reason.
     source: where the formula comes from (paper, derivation).
     example: argument -> values of one small worked example, shown by `verify explain`.
@@ -91,6 +95,7 @@ class Spec:
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     kinks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     domain: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] | None = None
+    residuals: float | None = None
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)

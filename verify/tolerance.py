@@ -42,6 +42,11 @@ CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradien
 SINGULAR_DRIFT = 0.1  # autodiff is wrong at a point if it is off the one-sided limits by ten times what they still change near it
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
+# A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.
+CT_SCALE = {"float64": 40, "float32": 20, "bfloat16": 20, "float16": 4}
+
+NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number must come out finite
+
 # Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by
 # rounding (eps/h = 3e-11); kinks are crossed by long steps only, so the tableau finds the range where the function is smooth.
 FIRST_STEP = 2.0**-5
@@ -49,6 +54,9 @@ STEP_RATIO = 8.0
 STEPS = 5
 SLOPE_FACTOR = 4.0  # the extrapolation's own error estimate is an estimate: allow four times it
 SLOPE_NOISE_ULPS = 8.0
+TAYLOR_ABOVE_NOISE = 64.0  # a remainder must stand out of rounding by this factor before its order means anything
+TAYLOR_LINEAR = (0.8, 1.2)  # orders that speak of a wrong gradient, between three steps in a row
+COMPLEX_STEP = 2.0**-70  # relative to the direction: its square is below 2^-52 of anything
 COORDINATES = 64  # without an autodiff oracle, so many single elements are differenced
 
 # "Smallest detectable error" speaks of elements of at least this part of their array's largest: below it, rounding of the large ones hides them.
@@ -61,7 +69,7 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = 
     if dtype == "float64":
         relative = RELATIVE_64_SECOND if second else RELATIVE_64
         floor = FLOOR_ULPS_SECOND if second else FLOOR_ULPS
-        return relative * size + NOISE_FACTOR * noise + floor * EPS[dtype] * scale
+        return relative * size + NOISE_FACTOR * noise + floor * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
     return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
 
 
@@ -71,7 +79,7 @@ def abstain(want: np.ndarray, error: np.ndarray, dtype: str, scale: float) -> np
     largest = float(np.max(size[np.isfinite(size)], initial=0.0))
     useless = ~np.isfinite(want) | ~np.isfinite(error) | (size + error > HUGE[dtype])
     if dtype == "float64":
-        useless |= error > CANNOT_TELL * max(largest, scale, TINY[dtype])
+        useless |= error > max(CANNOT_TELL * max(largest, scale), 2 * TINY_ULPS * TINY[dtype])
     return np.where(useless, np.inf, error)
 
 
@@ -83,7 +91,7 @@ def smoothed(samples: np.ndarray, want: np.ndarray, ill: float = CANNOT_TELL) ->
     """
     worst = np.max(np.abs(samples), axis=0)
     size = np.abs(want)
-    limit = ill * float(np.max(size[np.isfinite(size)], initial=0.0))
+    limit = ill * float(np.max(size[np.isfinite(size)], initial=0.0)) if np.isfinite(ill) else np.inf
     level = float(np.max(worst[np.isfinite(worst) & (worst <= limit)], initial=0.0))
     return np.maximum(worst, level)
 

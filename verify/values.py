@@ -16,6 +16,7 @@ import numpy as np
 
 from verify.sizes import Sizes
 from verify.spec import FLOAT_DTYPES, Arg, SpecError
+from verify.styles import floats
 
 KINK_DISTANCE = 2.0**-4  # ordinary draws stay this far from a declared kink
 
@@ -32,9 +33,19 @@ def generator(name: str, seed: int, index: int, purpose: str) -> np.random.Gener
 
 
 def draw_values(
-    rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, style: str, dtype: str, kinks: tuple[float, ...] = ()
+    rng: np.random.Generator,
+    arg: Arg,
+    shape: tuple[int, ...],
+    sizes: Sizes,
+    style: str,
+    dtype: str,
+    kinks: tuple[float, ...] = (),
+    scale: float = 1.0,
 ) -> Any:
-    """Values for one array argument: float64 (rounded to `dtype`), integers, booleans or a Key."""
+    """Values for one array argument: float64 or complex128 (rounded to `dtype`), integers, booleans or a Key.
+
+    `style` and `scale` (of "huge" and "tiny") say what kind of numbers, see `verify.styles`.
+    """
     if arg.sample is not None:
         return _sampled(rng, arg, shape, sizes, dtype)
     if arg.dtype == "key":
@@ -47,8 +58,11 @@ def draw_values(
         return values
     if dtype not in FLOAT_DTYPES:
         low, high = (0 if arg.low is None else int(arg.low)), (10 if arg.high is None else int(arg.high))
-        return rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
-    values = _floats(rng, arg, shape, style)
+        whole = rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
+        return np.broadcast_to(whole.reshape(-1)[:1], shape).copy() if style == "rows" and whole.size else whole  # all labels the same
+    if is_complex(arg.dtype):
+        return floats(rng, arg, shape, style, scale) + 1j * floats(rng, arg, shape, style, scale)
+    values = floats(rng, arg, shape, style, scale)
     distance = min([KINK_DISTANCE, *(abs(a - b) / 4 for a in kinks for b in kinks if a != b)])
     for kink in kinks:
         away = values - kink
@@ -71,8 +85,10 @@ def _sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: 
         values = np.asarray(arg.sample(rng, sizes, dtype))
     except Exception as error:
         raise SpecError(f"Arg.sample raised {type(error).__name__}: {error}; {wanted}") from error
-    if values.shape != shape or values.dtype.kind not in "fiub":
+    if values.shape != shape or values.dtype.kind not in "fiubc":
         raise SpecError(f"Arg.sample returned {values.dtype} of shape {values.shape}; {wanted}")
+    if is_complex(arg.dtype):
+        return values.astype(np.complex128)
     return round_to(values, dtype) if dtype in FLOAT_DTYPES else values
 
 
@@ -93,17 +109,8 @@ def _inside(values: np.ndarray, arg: Arg, dtype: str) -> np.ndarray:
     return out
 
 
-def _floats(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: str) -> np.ndarray:
-    if arg.low is not None or arg.high is not None:
-        low = arg.low if arg.low is not None else min(arg.high - 4.0, -arg.high)  # type: ignore[operator]
-        high = arg.high if arg.high is not None else low + 4.0
-        return low + (high - low) * (rng.integers(1, 10**6, size=shape) / 10**6)
-    if style == "positive":
-        return rng.integers(1, 300_000, size=shape) / 1e5
-    if style in ("decimals", "edges") and np.prod(shape) <= 64:
-        return rng.integers(-300, 301, size=shape) / 100
-    scale = {"small": 0.05, "unit": 1 / 3, "large": 10.0}.get(style, 1.0)
-    return scale * (rng.integers(-300_000, 300_001, size=shape) / 1e5)
+def is_complex(dtype: str) -> bool:
+    return dtype.startswith("complex")
 
 
 def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -116,6 +123,8 @@ def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
 
 def alike(rng: np.random.Generator, given: np.ndarray) -> np.ndarray:
     """Values within the range of the given ones, without their structure (a symmetric or constant example hides mistakes)."""
+    if np.iscomplexobj(given):
+        return alike(rng, given.real) + 1j * alike(rng, given.imag)
     finite = given[np.isfinite(given)]
     if not finite.size:
         return given
@@ -138,3 +147,10 @@ def wide(array: Any) -> np.ndarray:
 def largest(values: np.ndarray) -> float:
     finite = np.abs(wide(values)[np.isfinite(wide(values))])
     return float(finite.max()) if finite.size else 0.0
+
+
+def rms(values: np.ndarray) -> float:
+    """The typical size of the finite values; computed without overflow."""
+    finite = np.abs(values[np.isfinite(values)])
+    top = float(finite.max()) if finite.size else 0.0
+    return top * float(np.sqrt(np.mean((finite / top) ** 2))) if top else 0.0

@@ -21,7 +21,7 @@ from verify.registry import resolve
 from verify.runner import Judged, judge
 from verify.spec import Spec
 
-CHUNK = 13  # cases: small enough to keep all workers busy to the end
+CHUNK = 14  # cases, whole shapes: small enough to keep all workers busy to the end
 Chunk = list[tuple[tuple[Finding, ...], dict[str, float]]]
 
 

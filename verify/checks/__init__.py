@@ -4,7 +4,31 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from verify.checks import finite_difference, gradient, jit, linearity, primal, repeatability, second_order, structure, vmap, zero_cotangent
+from verify.checks import (
+    adjoint,
+    arguments,
+    complex_step,
+    extremes,
+    finite_difference,
+    gradient,
+    jit,
+    kinks,
+    linearity,
+    precision,
+    primal,
+    remat,
+    repeatability,
+    residuals,
+    reuse,
+    scan,
+    second_order,
+    sharing,
+    structure,
+    tangent,
+    taylor,
+    vmap,
+    zero_cotangent,
+)
 from verify.signature import nearest
 from verify.spec import SpecError
 
@@ -13,13 +37,33 @@ ALL: tuple[ModuleType, ...] = (
     primal,
     gradient,
     finite_difference,
+    adjoint,
+    taylor,
+    complex_step,
+    tangent,
     linearity,
     zero_cotangent,
     repeatability,
+    precision,
+    extremes,
+    kinks,
     second_order,
+    arguments,
+    sharing,
+    reuse,
     jit,
     vmap,
+    scan,
+    remat,
+    residuals,
 )
+JUDGES = (
+    "gradient",
+    "precision",
+    "finite-difference",
+    "adjoint",
+    "complex-step",
+)  # checks that compare a gradient with an oracle: PASS needs one
 BY_NAME = {check.NAME: check for check in ALL}
 BY_CODE = {check.CODE: check for check in ALL}
 

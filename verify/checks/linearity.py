@@ -1,7 +1,7 @@
 """Is the backward linear in the upstream cotangent?
 
-A derivative is a linear map, so bwd(a - 2 b) = bwd(a) - 2 bwd(b) whatever the function. A backward that clips, squares, takes a sign or adds a constant is
-no derivative. No oracle is needed: the rule is compared with itself.
+A derivative is a linear map, so bwd(a - 2 b) = bwd(a) - 2 bwd(b) and bwd(2^k a) = 2^k bwd(a) whatever the function. A backward that clips, squares, takes a
+sign, adds a constant, or treats very large and very small cotangents apart is no derivative. No oracle is needed: the rule is compared with itself.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.compare import compare
-from verify.observe import MIX, Observation
+from verify.observe import MIX, Measured, Observation
 from verify.oracles.autodiff import coarsest
-from verify.records import Estimate, Finding
-from verify.tolerance import HUGE, noise_bound
+from verify.records import Estimate, Finding, Status
+from verify.tolerance import HUGE, NEAR_HUGE, noise_bound
 from verify.values import wide
 
 CODE, NAME, TITLE = "V005", "linearity", "the backward is linear in the upstream cotangent"
@@ -35,7 +35,26 @@ def judge(observation: Observation) -> list[Finding]:
             for leaf, (a, b, noise) in enumerate(zip(first, second, measured.noise, strict=True))
         )
         error = tuple(np.where(abs(value) + bound > HUGE[dtype], np.inf, bound) for value, bound in zip(want, bounds, strict=True))
-        estimate = Estimate(value=want, error=error)
+        names, address = observation.call.names, observation.case.address
         what = "bwd(a - 2 b) differs from bwd(a) - 2 bwd(b): the cotangent of"
-        findings += compare(NAME, what, observation.call.names, mixed, estimate, measured.dtype, observation.case.address)
+        found = compare(NAME, what, names, mixed, Estimate(value=want, error=error), measured.dtype, address)
+        if not any(finding.status is Status.FAIL for finding in found):
+            for run, factor in (("large", observation.ct_scale), ("small", 1 / observation.ct_scale)):
+                found += _scaled(observation, measured, run, factor, dtype)
+        findings += found
     return findings
+
+
+def _scaled(observation: Observation, measured: Measured, run: str, factor: float, dtype: str) -> list[Finding]:
+    """bwd(2^k a) = 2^k bwd(a), up to what the dtype can hold."""
+    want = tuple(factor * wide(g) for g in measured.runs["base"]["rule"])
+    error = tuple(
+        np.where(
+            abs(value) > HUGE[measured.dtypes[leaf]] * NEAR_HUGE, np.inf, noise_bound(value, factor * noise, factor * observation.scale(leaf), dtype)
+        )
+        for leaf, (value, noise) in enumerate(zip(want, measured.noise, strict=True))
+    )  # fmt: skip
+    power = f"2^{round(np.log2(factor))}"
+    what = f"bwd({power} a) differs from {power} bwd(a): the cotangent of"
+    got = measured.runs[run]["rule"]
+    return compare(NAME, what, observation.call.names, got, Estimate(value=want, error=error), measured.dtype, observation.case.address)

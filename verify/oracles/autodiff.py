@@ -6,12 +6,17 @@ sides of the inputs, however near: there the oracle knows the interval between t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from verify.observe import Measured, Observation
+from verify import tolerance
+from verify.noise import jittered, rounding_noise
+from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.records import Estimate
+from verify.slopes import direction_through
 from verify.tolerance import EPS, KINK_JUMP, SINGULAR_DRIFT, STEP_RATIO, abstain, noise_bound
 from verify.values import largest
 
@@ -19,17 +24,27 @@ from verify.values import largest
 def gradient(observation: Observation, measured: Measured) -> Estimate:
     """The cotangent of each argument leaf, and how far from it a right rule may lie when run in `measured.dtype`."""
     assert observation.truth is not None
-    values, errors = [], []
-    dtype = coarsest(observation, measured)
-    for leaf, (want, noise) in enumerate(zip(observation.truth["base"]["reference"], measured.noise, strict=True)):
-        sides = _sides(observation, leaf, want)
-        value = np.where(sides.singular, sides.limit, want)
-        scale = observation.scale(leaf)
-        error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
-        error = np.where(sides.singular, error + sides.drift, error)
-        values.append(np.where(sides.jumps, (sides.low + sides.high) / 2, value))
-        errors.append(np.where(sides.jumps, error + (sides.high - sides.low) / 2, error))
-    return Estimate(value=tuple(values), error=tuple(errors))
+    scales = [observation.scale(leaf) for leaf in range(len(observation.diff))]
+    return _estimate(observation.truth["base"]["reference"], measured.noise, observation.sides, scales, coarsest(observation, measured))
+
+
+def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray]) -> Estimate:
+    """The same at other float64 inputs of the same shapes: the case's program runs again."""
+    program, rest, dtype = observation.exact_program, observation.rest, coarsest(observation, observation.measured[0])
+    assert program is not None
+    base = program(diff, rest, cts)
+    moved = [jittered(program, observation.case, k, observation.reference_limit, diff, rest, cts) for k in range(tolerance.JITTERS)]
+    sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
+    scales = [natural_scale(x, cts, base["reference_out"]) for x in diff]
+    return _estimate(base["reference"], rounding_noise(base, moved, stress=observation.case.stress), sides, scales, dtype)
+
+
+def stacked(estimates: Sequence[Estimate]) -> Estimate:
+    """Several examples along a new first axis."""
+    return Estimate(
+        value=tuple(np.stack(leaf) for leaf in zip(*(e.value for e in estimates), strict=True)),
+        error=tuple(np.stack(leaf) for leaf in zip(*(e.error for e in estimates), strict=True)),
+    )
 
 
 def primal(observation: Observation, measured: Measured) -> Estimate:
@@ -48,7 +63,9 @@ def at_kink(observation: Observation) -> bool:
     """Whether the inputs lie on a kink of the reference, or on a point where its autodiff is wrong."""
     if observation.truth is None:
         return False
-    around = (_sides(observation, leaf, want) for leaf, want in enumerate(observation.truth["base"]["reference"]))
+    around = (
+        _sides(observation.sides, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(observation.truth["base"]["reference"])
+    )
     return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around)
 
 
@@ -69,13 +86,40 @@ class Sides:
     singular: np.ndarray
 
 
-def _sides(observation: Observation, leaf: int, want: np.ndarray) -> Sides:
+def _estimate(wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], scales: Sequence[float], dtype: str) -> Estimate:
+    values, errors = [], []
+    for leaf, (want, noise, scale) in enumerate(zip(wants, noises, scales, strict=True)):
+        sides = _sides(around, leaf, want, scale)
+        value = np.where(sides.singular, sides.limit, want)
+        error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
+        error = np.where(sides.singular, error + sides.drift, error)
+        values.append(np.where(sides.jumps, (sides.low + sides.high) / 2, value))
+        errors.append(np.where(sides.jumps, error + (sides.high - sides.low) / 2, error))
+    return Estimate(value=tuple(values), error=tuple(errors))
+
+
+def jumps_along(observation: Observation, direction: list[np.ndarray]) -> bool:
+    """Whether the reference's gradient jumps anywhere when the inputs move along the direction."""
+    assert observation.truth is not None and observation.exact_program is not None
+    around = sides_of(observation.exact_program, direction, observation.diff, observation.rest, observation.cts["base"])
+    wants = observation.truth["base"]["reference"]
+    seen = [_sides(around, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(wants)]
+    return any(bool(sides.jumps.any() or sides.singular.any() or not np.isfinite(sides.low).all()) for sides in seen)
+
+
+def sides_at(observation: Observation, leaf: int) -> Sides:
+    """The one-sided gradients at the case's inputs."""
+    assert observation.truth is not None
+    return _sides(observation.sides, leaf, observation.truth["base"]["reference"][leaf], observation.scale(leaf))
+
+
+def _sides(around: Sequence[Any], leaf: int, want: np.ndarray, scale: float) -> Sides:
     """A smooth gradient's difference between the sides shrinks with the distance; extrapolated to distance 0 it vanishes. A jump does not."""
-    far_ahead, far_behind, ahead, behind = (side[leaf] for side in observation.sides)
+    far_ahead, far_behind, ahead, behind = (side[leaf] for side in around)
     with np.errstate(all="ignore"):
         jump = np.abs(STEP_RATIO * (ahead - behind) - (far_ahead - far_behind)) / (STEP_RATIO - 1)
         size = np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), np.abs(want))
-        notable = KINK_JUMP * np.maximum(size, KINK_JUMP * observation.scale(leaf))
+        notable = KINK_JUMP * np.maximum(size, KINK_JUMP * scale)
         jumps = jump > notable
         near, far = (ahead + behind) / 2, (far_ahead + far_behind) / 2
         limit = near + (near - far) / (STEP_RATIO**2 - 1)

@@ -1,0 +1,58 @@
+"""Does <ct, J v> = <J^T ct, v> hold, with J v by forward mode?
+
+The rule gives J^T ct; JAX's forward mode of the reference gives J v, along a random direction v through all arguments. Forward mode shares neither the transposition
+nor the residuals of reverse mode, so this is a further opinion beside autodiff in reverse and finite differences, exact to rounding. It is the exact oracle
+that is left where the reference has no reverse mode (a `while_loop`): there single elements of the arguments are directions too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verify import engine, programs, tolerance, transforms
+from verify.checks.along import judge_slope, merged
+from verify.checks.transformed import takes_turn
+from verify.observe import Observation, add_seconds
+from verify.oracles.autodiff import at_kink
+from verify.records import Finding, Status
+from verify.slopes import directions
+
+CODE, NAME, TITLE = "V011", "adjoint", "<ct, J v> = <J^T ct, v>, with J v by forward mode"
+EVERY, OFFSET = 8, 6
+
+
+def applies(observation: Observation) -> bool:
+    return takes_turn(observation, EVERY, OFFSET) or (observation.truth is None and bool(observation.measured))
+
+
+def judge(observation: Observation) -> list[Finding]:
+    case, call = observation.case, observation.call
+    if at_kink(observation):
+        message = "the inputs lie on a kink, where forward mode may pick another derivative"
+        return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
+    alone = observation.truth is None
+    every = [True] * len(observation.diff)
+    moves = directions(case, observation.diff, every=alone)
+    try:
+        program = engine.exact(transforms.tangents(transforms.plain(call), every), observation.diff, observation.rest, moves[0])
+    except programs.StageError as error:
+        return [
+            Finding(check=NAME, status=Status.SKIP, message=f"the reference has no forward mode: {str(error)[:200]}", address=case.address)
+        ]
+
+    def slope(diff: list[np.ndarray], v: list[np.ndarray]) -> tuple[float, float]:
+        terms = [ct * t for ct, t in zip(observation.cts["base"], program(diff, observation.rest, v), strict=True)]
+        return float(sum(np.sum(term) for term in terms)), float(sum(np.sum(np.abs(term)) for term in terms))
+
+    findings = []
+    for v in moves:
+        want, size = slope(observation.diff, v)
+        moved = []
+        for k in range(tolerance.JITTERS):
+            rng = case.rng(f"jitter{k}")
+            ulps = tolerance.JITTER_ULPS * tolerance.EPS[observation.reference_limit]
+            moved.append(slope([x * (1 + ulps * rng.choice((-1, 1), size=x.shape)) for x in observation.diff], v)[0])
+        error = tolerance.NOISE_FACTOR * max(abs(m - want) for m in moved) + tolerance.FLOOR_ULPS * tolerance.EPS["float64"] * size
+        findings.append(judge_slope(NAME, observation, v, want, error, "forward mode"))
+    add_seconds(observation.seconds, program.seconds)
+    return merged(findings)

@@ -1,0 +1,34 @@
+"""Does the gradient agree with the complex step of the function's own values?
+
+An oracle that uses no derivative rule of anybody and subtracts nothing: the primal is evaluated at x + i h v, and its imaginary part divided by h is the slope, to
+rounding. It applies where the primal is made of analytic operations that the NumPy evaluator continues to complex numbers.
+"""
+
+from __future__ import annotations
+
+from verify.checks.along import judge_slope
+from verify.observe import Observation
+from verify.oracles import complex_step
+from verify.oracles.agreement import contradiction
+from verify.oracles.autodiff import at_kink
+from verify.records import Finding, Status
+from verify.tolerance import EPS, FLOOR_ULPS
+
+CODE, NAME, TITLE = "V013", "complex-step", "the gradient agrees with the complex step of the function's values"
+
+
+def applies(observation: Observation) -> bool:
+    return bool(observation.measured) and bool(observation.slopes) and observation.limit == "float64" and not contradiction(observation)
+
+
+def judge(observation: Observation) -> list[Finding]:
+    address = observation.case.address
+    if at_kink(observation):
+        return [Finding(check=NAME, status=Status.SKIP, message="the inputs lie on a kink", address=address)]
+    direction = observation.slopes[0].direction
+    seen = complex_step.slope(observation, direction)
+    if seen is None:
+        message = "the function holds operations of which no analytic continuation is known here"
+        return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
+    want, size = seen
+    return [judge_slope(NAME, observation, direction, want, FLOOR_ULPS * EPS["float64"] * size, "the complex step")]

@@ -1,0 +1,114 @@
+"""Is the rule's value at kinks and ties a subgradient?
+
+At relu's 0, or where two entries share the maximum, many derivatives are right, but not any. Two things are asked. Each element must lie between the one-sided
+derivatives. And along directions that keep what is tied tied (equal entries move together) the function is smooth, so there the rule must follow its
+values: a `max` that gives its whole gradient to every one of two tied entries is twice too large. Which of the right values the rule takes is its convention, and is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from verify.checks.along import judge_slope
+from verify.checks.compare import subscript
+from verify.observe import Observation
+from verify.oracles import autodiff
+from verify.oracles.finite_difference import slope
+from verify.records import Finding, Status
+from verify.slopes import slope_along
+from verify.values import rms, wide
+
+CODE, NAME, TITLE = "V022", "kinks", "at kinks and ties the rule gives a subgradient"
+DIRECTIONS = 2
+
+
+def applies(observation: Observation) -> bool:
+    return bool(observation.measured) and observation.limit == "float64" and autodiff.at_kink(observation)
+
+
+def judge(observation: Observation) -> list[Finding]:
+    return [_between(observation), *_along_ties(observation)]
+
+
+def _between(observation: Observation) -> Finding:
+    """Each element lies between the one-sided derivatives, as far as these jump."""
+    address, compared, convention = observation.case.address, 0, ""
+    measured = observation.measured[0]
+    known = autodiff.gradient(observation, measured)
+    for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs["base"]["rule"], strict=True)):
+        sides, got = autodiff.sides_at(observation, leaf), wide(raw)
+        jumps = sides.jumps & np.isfinite(known.error[leaf])
+        if not jumps.any():
+            continue
+        compared += int(jumps.sum())
+        wrong = jumps & ~(np.abs(got - known.value[leaf]) <= known.error[leaf])
+        if wrong.any():
+            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            message = (
+                f"at a kink the cotangent of {name} is {got[index]:.6g} at {name}{subscript(index)} = {observation.diff[leaf][index]:.6g}, not between the "
+                f"one-sided derivatives {sides.low[index]:.6g} and {sides.high[index]:.6g} ({int(wrong.sum())} of {int(jumps.sum())} elements at kinks)"
+            )
+            return Finding(
+                check=NAME, status=Status.FAIL, message=message, argument=name, index=index, got=float(got[index]), want=float(known.value[leaf][index]),
+                bound=float(known.error[leaf][index]), wrong=int(wrong.sum()), comparisons=int(jumps.sum()), dtype="float64", address=address,
+            )  # fmt: skip
+        convention = convention or _convention(observation, leaf, got, jumps)
+    status = Status.PASS if compared else Status.SKIP
+    message = convention if compared else "the slopes of the sides differ only within rounding"
+    return Finding(check=NAME, status=status, comparisons=compared, message=message, dtype="float64", address=address)
+
+
+def _convention(observation: Observation, leaf: int, got: np.ndarray, jumps: np.ndarray) -> str:
+    assert observation.truth is not None
+    index = tuple(int(i) for i in np.argwhere(jumps)[0])
+    behind, ahead = (float(observation.sides[k][leaf][index]) for k in (3, 2))
+    want = float(observation.truth["base"]["reference"][leaf][index])
+    name = observation.call.names[leaf]
+    return (
+        f"convention: at the kink {name} = {observation.diff[leaf][index]:.6g} the rule gives {got[index]:.6g}, JAX's autodiff of the reference {want:.6g}; "
+        f"the one-sided derivatives are {behind:.6g} and {ahead:.6g}"
+    )
+
+
+def _along_ties(observation: Observation) -> list[Finding]:
+    """Slopes along directions in which equal entries of an argument move alike, by finite differences."""
+    program = observation.exact_program
+    if program is None or observation.truth is None:
+        return []
+    findings = []
+    cts, center = observation.cts["base"], observation.truth["base"]["reference_out"]
+    for k in range(DIRECTIONS):
+        v = _tied(observation, k)
+        if autodiff.jumps_along(observation, v):
+            continue
+        measured = slope_along(program, observation.diff, observation.rest, cts, "reference_out", "float64", v, center)
+        want, error = slope(measured)
+        finding = judge_slope(NAME, observation, v, want, error, "finite differences")
+        if finding.status is Status.FAIL:
+            findings.append(_worded(finding))
+        elif finding.status is Status.PASS:
+            findings.append(finding)
+    return findings
+
+
+def _tied(observation: Observation, k: int) -> list[np.ndarray]:
+    """The same random step for all equal values, over all arguments; with odd k, values at 0 stay."""
+    rng = observation.case.rng(f"ties{k}")
+    values = np.unique(np.concatenate([x.reshape(-1) for x in observation.diff]))
+    size = rms(values) or 1.0
+    steps = (
+        (np.abs(values) + 0.05 * size) * np.where(rng.integers(2, size=values.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=values.shape)
+    )
+    if k % 2:
+        steps = np.where(values == 0, 0.0, steps)
+    return [np.where(np.isfinite(x), steps[np.minimum(np.searchsorted(values, x), values.size - 1)], 0.0) for x in observation.diff]
+
+
+def _worded(finding: Finding) -> Finding:
+    message = (
+        f"at ties the rule gives no subgradient: when equal entries move together the function is smooth, and its slope is {finding.want:.10g} "
+        f"+- {finding.bound:.2g}, the rule's {finding.got:.10g}. The shares of tied entries must sum to one"
+    )
+    return replace(finding, message=message)

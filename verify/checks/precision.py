@@ -1,0 +1,62 @@
+"""Does the rule round as well as JAX's own autodiff, in float32, bfloat16 and float16?
+
+Per element, against the float64 truth, in units of the error that JAX's autodiff of the reference makes in the same dtype on the same inputs (or, if larger, of what
+one ulp of the inputs does to the truth), at all but huge magnitudes. Accumulating a long sum in bfloat16, saving a residual in a coarser dtype, or subtracting rounded numbers is wrong here and
+invisible in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from verify.checks.compare import compare
+from verify.observe import Measured, Observation
+from verify.oracles import autodiff
+from verify.oracles.agreement import contradiction
+from verify.records import Finding, Status
+
+CODE, NAME, TITLE = "V020", "precision", "in low precision the rule is as exact as JAX's autodiff, element by element"
+
+
+def applies(observation: Observation) -> bool:
+    return (
+        observation.truth is not None
+        and any(measured.dtype != "float64" for measured in observation.measured)
+        and (bool(observation.rules) or observation.call.has_reference)
+        and not contradiction(observation)
+    )
+
+
+def judge(observation: Observation) -> list[Finding]:
+    call, case = observation.call, observation.case
+    if case.style == "huge":
+        message = "at huge magnitudes exact zeros of the derivative are rounding residues of huge terms; there `extremes` asks for finite numbers only"
+        return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
+    return [
+        _in_units(finding, observation, measured)
+        for measured in observation.measured
+        if measured.dtype != "float64"
+        for finding in compare(
+            NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], autodiff.gradient(observation, measured), measured.dtype,
+            case.address,
+        )
+    ]  # fmt: skip
+
+
+def _in_units(finding: Finding, observation: Observation, measured: Measured) -> Finding:
+    """Say how many times worse than autodiff the worst element is."""
+    if (
+        finding.status is not Status.FAIL
+        or finding.argument is None
+        or finding.index is None
+        or finding.got is None
+        or finding.want is None
+    ):
+        return finding
+    noise = float(measured.noise[observation.call.names.index(finding.argument)][finding.index])
+    if not noise or not np.isfinite(finding.got):
+        return finding
+    ratio = abs(finding.got - finding.want) / noise
+    return replace(finding, message=f"{finding.message}; {ratio:.3g} times the error that JAX's autodiff makes here")

@@ -1,0 +1,89 @@
+"""Is a `custom_jvp` rule right in forward mode?
+
+The tangent of every output, element by element, against JAX's forward mode of the reference; linear in the tangents; zero for zero tangents; and right when only
+some arguments move (a rule defined with `symbolic_zeros=True` or `defjvps` takes another path then). Reverse mode through the rule is judged by the
+other checks. For a `custom_vjp`, which has no forward mode, there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from verify import engine, programs, tolerance, transforms
+from verify.checks.compare import compare
+from verify.checks.structure import user_line
+from verify.checks.transformed import pattern, takes_turn, unjudged
+from verify.noise import rounding_noise
+from verify.observe import MIX, Observation, add_seconds
+from verify.oracles.autodiff import at_kink
+from verify.records import Estimate, Finding, Status
+from verify.slopes import direction_through
+from verify.tolerance import noise_bound
+from verify.values import largest, wide
+
+CODE, NAME, TITLE = "V026", "tangent", "the tangents of a custom_jvp rule are right"
+EVERY, OFFSET = 4, 1
+
+
+def applies(observation: Observation) -> bool:
+    return observation.call.forward_rules and observation.limit == "float64" and takes_turn(observation, EVERY, OFFSET)
+
+
+def judge(observation: Observation) -> list[Finding]:
+    if reason := unjudged(NAME, observation):
+        return reason
+    case, call = observation.case, observation.call
+    if at_kink(observation):
+        return [
+            Finding(check=NAME, status=Status.SKIP, message="the inputs lie on a kink, where many tangents are right", address=case.address)
+        ]
+    on = pattern(observation, len(observation.diff), case.index // EVERY)
+    moves = [v if has else np.zeros_like(v) for v, has in zip(direction_through(case, observation.diff), on, strict=True)]
+
+    def both(diff: list[np.ndarray], rest: list[object], tangent: list[np.ndarray]) -> dict[str, list[object]]:
+        return {
+            "rule": transforms.tangents(call.call, on)(diff, rest, tangent),
+            "reference": reference_tangents(diff, rest, tangent),
+        }
+
+    def reference_tangents(diff: list[np.ndarray], rest: list[object], tangent: list[np.ndarray]) -> list[object]:
+        with programs.stage("reference"):
+            return transforms.tangents(transforms.plain(call), on)(diff, rest, tangent)
+
+    try:
+        program = engine.exact(both, observation.diff, observation.rest, moves)
+    except programs.StageError as error:
+        try:
+            engine.exact(reference_tangents, observation.diff, observation.rest, moves)
+        except programs.StageError:
+            message = f"the reference has no forward mode: {str(error)[:200]}"
+            return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
+        line = user_line(error.cause)
+        message = f"in forward mode the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {' '.join(str(error.cause).split())[:400]}"
+        return [Finding(check=NAME, status=Status.FAIL, message=message, address=case.address)]
+    base = program(observation.diff, observation.rest, moves)
+    moved = []
+    for k in range(tolerance.JITTERS):
+        rng = case.rng(f"jitter{k}")
+        ulps = tolerance.JITTER_ULPS * tolerance.EPS[observation.reference_limit]
+        moved.append(program([x * (1 + ulps * rng.choice((-1, 1), size=x.shape)) for x in observation.diff], observation.rest, moves))
+    noise = rounding_noise(base, moved)
+    error = tuple(noise_bound(want, own, largest(want)) for want, own in zip(base["reference"], noise, strict=True))
+    names = ["output"] if len(noise) == 1 else [f"output{k}" for k in range(len(noise))]
+    by = ", ".join(name for name, has in zip(call.names, on, strict=True) if has)
+    what = f"when {by} move{'s' if sum(on) == 1 else ''}, the tangent of"
+    findings = compare(NAME, what, names, base["rule"], Estimate(value=tuple(base["reference"]), error=error), "float64", case.address)
+    other = [np.flip(v) for v in moves]
+    second, mixed = (
+        program(observation.diff, observation.rest, t) for t in (other, [a + MIX * b for a, b in zip(moves, other, strict=True)])
+    )
+    want = tuple(wide(a) + MIX * wide(b) for a, b in zip(base["rule"], second["rule"], strict=True))
+    loose = tuple(
+        3 * e + noise_bound(a, 0 * a, 0.0) + 2 * noise_bound(b, 0 * b, 0.0)
+        for e, a, b in zip(error, base["rule"], second["rule"], strict=True)
+    )
+    add_seconds(observation.seconds, program.seconds)
+    if any(finding.status is Status.FAIL for finding in findings):
+        return findings
+    what = "jvp(a - 2 b) differs from jvp(a) - 2 jvp(b): the tangent of"
+    return findings + compare(NAME, what, names, mixed["rule"], Estimate(value=want, error=loose), "float64", case.address)

@@ -1,0 +1,120 @@
+"""What the checks of transformations share: several examples of a case, the reference's answer for each, and who is to blame for an exception.
+
+The reference is evaluated one example at a time, by the program that is compiled already; so no transformation of the reference enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from verify import engine, programs, transforms
+from verify.checks.compare import compare
+from verify.checks.structure import user_line
+from verify.observe import Observation, add_seconds
+from verify.oracles.agreement import contradiction
+from verify.oracles.autodiff import gradient_at, stacked
+from verify.records import Estimate, Finding, Status
+
+
+def takes_turn(observation: Observation, every: int, offset: int) -> bool:
+    """Which cases a costly check looks at: one in `every`; of a user's own example arrays the first and one of the others."""
+    case = observation.case
+    if not observation.measured or contradiction(observation):
+        return False
+    return case.index in (0, 1 + offset % 3) if case.thorough else case.index % every == offset
+
+
+def unjudged(name: str, observation: Observation) -> list[Finding]:
+    """A SKIP where there is no reference to compare with, else nothing."""
+    if observation.truth is not None and observation.exact_program is not None:
+        return []
+    return [Finding(check=name, status=Status.SKIP, message=observation.no_truth, address=observation.case.address)]
+
+
+def pattern(observation: Observation, count: int, turn: int) -> list[bool]:
+    """Which of `count` things are on: all, each one alone, all but one, in turn; then every other combination."""
+    everything = [(1 << count) - 1]
+    alone = [1 << bit for bit in reversed(range(count))]
+    others = [everything[0] ^ single for single in alone] if count > 2 else []
+    order = list(dict.fromkeys([*everything, *alone, *others, *range(1, 1 << min(count, 6))]))
+    return [bool(order[turn % len(order)] >> bit & 1) for bit in range(count)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Examples along a first axis where `on`, and the reference's gradient of each."""
+
+    diff: list[np.ndarray]
+    cts: list[np.ndarray]
+    on: list[bool]
+    each: tuple[Estimate, ...]
+
+    def per_example(self) -> Estimate:
+        return stacked(self.each)
+
+    def summed(self) -> Estimate:
+        """The gradient of a program over all examples: of shared arguments the sum."""
+        every = stacked(self.each)
+        return Estimate(
+            value=tuple(v if has else v.sum(0) for v, has in zip(every.value, self.on, strict=True)),
+            error=tuple(e if has else e.sum(0) for e, has in zip(every.error, self.on, strict=True)),
+        )
+
+
+def examples(observation: Observation, purpose: str, on: Sequence[bool], ct_on: bool = True, count: int = 2) -> Examples:
+    """`count` examples: the case itself, and others with the same set of values, which so stay in the function's domain."""
+    rng = observation.case.rng(purpose)
+
+    def more(values: np.ndarray, has: bool) -> np.ndarray:
+        return np.stack([values, *(_another(rng, values) for _ in range(count - 1))]) if has else values
+
+    pairs = observation.call.call.pair_leaves
+    diff = [more(_packed(x, k in pairs), has) for k, (x, has) in enumerate(zip(observation.diff, on, strict=True))]
+    diff = [_unpacked(x, k in pairs) for k, x in enumerate(diff)]
+    cts = [more(ct, ct_on) for ct in observation.cts["base"]]
+    each = tuple(
+        gradient_at(observation, [x[b] if has else x for x, has in zip(diff, on, strict=True)], [ct[b] if ct_on else ct for ct in cts])
+        for b in range(count)
+    )
+    return Examples(diff=diff, cts=cts, on=list(on), each=each)
+
+
+def _another(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    return rng.permutation(values.reshape(-1)).reshape(values.shape)
+
+
+def _packed(x: np.ndarray, is_pair: bool) -> np.ndarray:
+    return x[..., 0] + 1j * x[..., 1] if is_pair else x
+
+
+def _unpacked(x: np.ndarray, is_pair: bool) -> np.ndarray:
+    return np.stack([x.real, x.imag], -1) if is_pair else x
+
+
+def judge_program(
+    name: str, observation: Observation, what: str, make: Callable[[Any], Any], inputs: Sequence[Any], names: Sequence[str], want: Estimate,
+    again: bool = False,
+) -> list[Finding]:  # fmt: skip
+    """Run `make(call)` on the inputs and compare. `what` begins the message: "under vmap over x,". `again`: run the user's Python anew.
+
+    An exception is the rule's fault only where the same program of the reference works.
+    """
+    call, address = observation.call, observation.case.address
+    try:
+        program = engine.exact(make(call.call if again else call), *inputs)
+    except programs.StageError as error:
+        try:
+            engine.exact(make(transforms.plain(call)), *inputs)
+        except programs.StageError:
+            message = f"{what} the reference raises too: {str(error)[:300]}"
+            return [Finding(check=name, status=Status.SKIP, message=message, address=address)]
+        line = user_line(error.cause)
+        message = f"{what} the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {' '.join(str(error.cause).split())[:500]}"
+        return [Finding(check=name, status=Status.FAIL, message=message, address=address, dtype=observation.measured[0].dtype)]
+    got = program(*inputs)
+    add_seconds(observation.seconds, program.seconds)
+    return compare(name, f"{what} the cotangent of", names, got, want, observation.measured[0].dtype, address)
