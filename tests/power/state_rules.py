@@ -13,8 +13,6 @@ import numpy as np
 from tests.power.entry import argument, entry, pair, rule
 from verify import Arg
 
-NO_SECOND_ORDER = {"second-order": "a callback has no derivative"}
-
 
 class Context:
     """As torch has one for every call; this one is shared by all calls."""
@@ -171,9 +169,9 @@ ENTRIES = (
     pair("kept-in-a-list", "state", rule(jnp.sin, kept_in_a_list, sine_backward), rule(jnp.sin, sine_forward, sine_backward), argument(), "purity",
          trigger=True),
     entry("rounded-by-chance", "chance", jnp.sin, sine_forward, on_host(rounded_by_chance), on_host(lambda x, ct: ct * np.cos(x)), argument(),
-          ("repeatability", "gradient"), known_gaps=NO_SECOND_ORDER),
+          ("repeatability", "gradient")),
     entry("annealed-with-every-call", "chance", jnp.sin, sine_forward, on_host(annealed), on_host(lambda x, ct: ct * np.cos(x)), argument(),
-          ("repeatability", "gradient"), known_gaps=NO_SECOND_ORDER),
+          ("repeatability", "gradient")),
     pair("same-array-twice", "sharing", rule(multiply, square_if_same, square_backward), rule(multiply, square_if_same, half_each_backward),
          {"x": Arg(dims="n"), "y": Arg(dims="n")}, "sharing", trigger=True),
 )  # fmt: skip

@@ -11,8 +11,6 @@ from jax.sharding import AxisType, PartitionSpec
 from tests.power.entry import argument, entry, pair, rule
 from verify import Arg
 
-NO_SECOND_ORDER = {"second-order": "the backward has no derivative"}
-
 
 def cube(x):
     return x**3
@@ -178,13 +176,13 @@ ENTRIES = (
     pair("residual-stopped", "second order", rule(jnp.exp, stopped_residual, exp_backward), rule(jnp.exp, exp_forward, exp_backward), argument("*shape"),
          "second-order", trigger=True),
     entry("host-sums-the-batch", "vmap", *SOFTMAX, softmax_on_host(np.sum), softmax_on_host(lambda z: z.sum(-1, keepdims=True)), argument(), "vmap",
-          known_gaps=NO_SECOND_ORDER, trigger=True),
+          trigger=True),
     entry("one-weight-for-all", "vmap", apply, apply_forward, through(one_weight_for_all), through(weight_of_each),
-          {"x": Arg(dims="d"), "w": Arg(dims="k d")}, "vmap", known_gaps=NO_SECOND_ORDER, trigger=True),
+          {"x": Arg(dims="d"), "w": Arg(dims="k d")}, "vmap", trigger=True),
     entry("shards-not-summed", "sharding", *LINEAR, reduced(lambda ct, axes: ct), reduced(summed), SHARED, "sharding", trigger=True),
     entry("shards-averaged", "sharding", *LINEAR, reduced(averaged), reduced(summed), SHARED, "sharding", trigger=True),
     pair("shards-summed-twice", "sharding", in_parallel(summed_twice), in_parallel(summed_once), {"x": Arg(dims="4*n d"), "w": Arg(dims="d k")},
          ("gradient", "sharding"), trigger=True),
     entry("for-cpu-alone", "portability", log_det, lambda a: (log_det(a), a), log_det_by_eigenvectors, lambda a, ct: (ct * jnp.linalg.inv(a).T,),
-          {"a": Arg(dims="d d", sample=regular)}, "portability", sizes={"d": (1, 12)}, dtypes=("float32",), known_gaps=NO_SECOND_ORDER, trigger=True),
+          {"a": Arg(dims="d d", sample=regular)}, "portability", sizes={"d": (1, 12)}, dtypes=("float32",), trigger=True),
 )  # fmt: skip
