@@ -74,6 +74,10 @@ def rms_backward_in(cast):
     return backward
 
 
+def softmax(x):
+    return jax.nn.softmax(x)
+
+
 def softmax_forward(x):
     p = jax.nn.softmax(x)
     return p, p
@@ -117,7 +121,7 @@ ENTRIES = (
           row_by_row(lambda ct: wide(jnp.zeros_like(ct[0]))), {"x": Arg(dims="n d"), "b": Arg(dims="d")}, "precision", sizes={"n": (1, 4000)}, trigger=True),
     entry("squares-overflow-in-float16", "magnitude", rms, rms_forward, rms_backward_in(lambda x: x), rms_backward_in(wide), argument("n d"),
           ("precision", "extremes"), dtypes=("float16",), trigger=True),
-    entry("accumulator-in-float16", "precision", jax.nn.softmax, softmax_forward, float16_inside, softmax_backward, argument("n d"),
+    entry("accumulator-in-float16", "precision", softmax, softmax_forward, float16_inside, softmax_backward, argument("n d"),
           ("precision", "gradient")),
     entry("float32-for-second-argument", "dtype", difference_of_squares, difference_forward, wrong_dtype_for_y, difference_backward,
           {"x": Arg(dims="n"), "y": Arg(dims="n")}, "structure", trigger=True),

@@ -128,6 +128,10 @@ def denominator_constant(p, ct):
     return (p * ct,)
 
 
+def softmax(x):
+    return jax.nn.softmax(x)
+
+
 def softmax_forward(x):
     p = jax.nn.softmax(x)
     return p, p
@@ -212,6 +216,10 @@ def sign_forgotten_at_odd(p, x, ct):
     return (ct * p * x ** (p - 1) if p > 1 else ct * jnp.sign(x),)
 
 
+def ascending(x):
+    return jnp.sort(x)
+
+
 def sort_forward(x):
     order = jnp.argsort(x)
     return x[order], order
@@ -258,9 +266,9 @@ ENTRIES = (
           "structure", trigger=True),
     entry("max-to-every-tie", "tie", largest, largest_forward, all_that_equal, shared_by_equals, MATRIX, ("kinks", "gradient"), trigger=True),
     entry("logsumexp-unshifted", "magnitude", log_sum_exp, log_sum_exp_forward, unshifted, log_sum_exp_backward, MATRIX, "extremes", trigger=True),
-    entry("softmax-denominator-constant", "constant statistic", jax.nn.softmax, softmax_forward, denominator_constant, softmax_backward,
+    entry("softmax-denominator-constant", "constant statistic", softmax, softmax_forward, denominator_constant, softmax_backward,
           argument("*batch d"), "gradient"),
-    entry("softmax-mean-for-sum", "scale", jax.nn.softmax, softmax_forward, softmax_mean, softmax_backward, argument("*batch d"), "gradient"),
+    entry("softmax-mean-for-sum", "scale", softmax, softmax_forward, softmax_mean, softmax_backward, argument("*batch d"), "gradient"),
     entry("axis-from-the-front", "option", square_sum, square_sum_forward, axis_from_the_front, square_sum_backward, MATRIX,
           ("structure", "gradient"), static=(1,), options={"axis": (0, 1, -1)}, trigger=True),
     entry("cumsum-not-reversed", "order", *SCAN, never_reversed, scan_sum_backward, argument(), "gradient", static=(1,), options={"reverse": (False, True)}),
@@ -270,6 +278,6 @@ ENTRIES = (
           ("gradient", "extremes"), sizes={"n": (1, 20)}, trigger=True),
     entry("p-norm-of-odd-p", "option", power_sum, power_sum_forward, sign_forgotten_at_odd, power_sum_backward, argument(), "gradient",
           static=(1,), options={"p": (1, 2, 3, 4)}, trigger=True),
-    entry("sort-permuted-twice", "order", jnp.sort, sort_forward, sorted_once_more, sort_backward, argument(), "gradient"),
+    entry("sort-permuted-twice", "order", ascending, sort_forward, sorted_once_more, sort_backward, argument(), "gradient"),
     entry("median-of-even-count", "size", middle, middle_forward, one_middle, middle_backward, argument(), "gradient", trigger=True),
 )  # fmt: skip
