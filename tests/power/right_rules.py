@@ -119,6 +119,12 @@ def embed_backward_float0(residuals, ct):
     return jnp.zeros_like(table).at[ids].add(ct), np.zeros(ids.shape, jax.dtypes.float0)
 
 
+def embed_backward_zeros(residuals, ct):
+    """JAX takes zeros of any dtype for integers."""
+    table, ids = residuals
+    return jnp.zeros_like(table).at[ids].add(ct), jnp.zeros(ids.shape, ct.dtype)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 2))
 def repeated(function, x, times):
     for _ in range(times):
@@ -192,6 +198,7 @@ RIGHT = (
     right("symbolic-zeros", symbolic_projection(), {"x": Arg(dims="n d"), "w": Arg(dims="d k")}),
     right("none-for-integers", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward), TABLE),
     right("float0-for-integers", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward_float0), TABLE),
+    right("zeros-for-integers", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward_zeros), TABLE),
     right("nondiff-argnums", lambda x: repeated(jnp.sin, x, 3), argument()),
     right("padded-classes", rule(log_likelihood, lambda x, y: (log_likelihood(x, y), (x, y)), log_likelihood_backward),
           {"logits": Arg(dims="n classes"), "labels": indices("classes")}),
