@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from tests.power.entry import Entry, entry, pair, rule
@@ -128,6 +129,51 @@ def lanes(residuals, ct):
     return x_ct, w_ct.at[:, 128:].set(0), b_ct
 
 
+def hidden_layer(x, w1, w2):
+    return jnp.tanh(x @ w1) @ w2
+
+
+def hidden_forward(x, w1, w2):
+    h = jnp.tanh(x @ w1)
+    return h @ w2, (x, h, w1, w2)
+
+
+def hidden_backward(residuals, ct):
+    x, h, w1, w2 = residuals
+    z_ct = (ct @ w2.T) * (1 - h * h)
+    return z_ct @ w1.T, x.T @ z_ct, h.T @ ct
+
+
+def input_for_activation(residuals, ct):
+    """The activation was not stored; the input stands in for it."""
+    x, h, w1, w2 = residuals
+    z_ct = (ct @ w2.T) * (1 - h * h)
+    return z_ct @ w1.T, x.T @ z_ct, x.T @ ct
+
+
+def kinked_layer(x, w1, w2):
+    return jax.nn.relu(x @ w1) @ w2
+
+
+def kinked_forward(x, w1, w2):
+    z = x @ w1
+    return jax.nn.relu(z) @ w2, (x, z, w1, w2)
+
+
+def kinked_backward(residuals, ct):
+    x, z, w1, w2 = residuals
+    z_ct = (ct @ w2.T) * (z > 0)
+    return z_ct @ w1.T, x.T @ z_ct, jax.nn.relu(z).T @ ct
+
+
+def before_activation(residuals, ct):
+    """What was stored is the layer before its activation."""
+    x, z, w1, w2 = residuals
+    z_ct = (ct @ w2.T) * (z > 0)
+    return z_ct @ w1.T, x.T @ z_ct, z.T @ ct
+
+
+HIDDEN = {"x": Arg(dims="n d"), "w1": Arg(dims="d d"), "w2": Arg(dims="d k")}
 ENTRIES = (
     linear_entry("published-slip", "transpose", published_slip, SQUARE_WEIGHT, "gradient",
                  "y_ct @ w where y_ct @ w^T is wanted", "a transpose is forgotten"),
@@ -150,6 +196,9 @@ ENTRIES = (
     pair("forward-times-3", "forward", rule(linear, forward_times_three, linear_backward), rule(linear, linear_forward, linear_backward),
          RECTANGULAR, "primal", "returns 3 times what the primal returns", cases=40),
     linear_entry("off-by-1e-9", "scale", slightly_wrong, RECTANGULAR, "gradient", "cotangent of x"),
+    entry("input-for-activation", "stale residual", hidden_layer, hidden_forward, input_for_activation, hidden_backward, HIDDEN, "gradient",
+          "x^T @ y_ct where", "wrong or stale residual", "tanh", cases=40),
+    entry("before-the-activation", "stale residual", kinked_layer, kinked_forward, before_activation, kinked_backward, HIDDEN, "gradient"),
     linear_entry("bias-of-empty-batch", "size", mean_times_size, RECTANGULAR, "gradient", trigger=True, cases=None, sizes={"n": (0, 130)}),
     linear_entry("layout-guessed", "equal sizes", layout_guessed, RECTANGULAR, "gradient", trigger=True, cases=None),
     linear_entry("only-first-100-rows", "size", only_first_hundred, RECTANGULAR, "gradient", trigger=True, cases=None),
