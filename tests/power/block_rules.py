@@ -1,0 +1,181 @@
+"""Blocks, tails and padding: right where the sizes fit, wrong at the edge."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from tests.power.entry import argument, entry
+from verify import Arg
+
+
+def weigh(x, w):
+    return x * w
+
+
+def weigh_forward(x, w):
+    return x * w, (x, w)
+
+
+def weigh_backward(residuals, ct):
+    x, w = residuals
+    return ct * w, (ct * x).sum(0)
+
+
+def by_blocks(block: int, tail: bool):
+    """The gradient of w from blocks of rows."""
+
+    def backward(residuals, ct):
+        x, w = residuals
+        rows = x.shape[0]
+        w_ct = jnp.zeros_like(w)
+        for start in range(0, rows if tail else rows - rows % block, block):
+            w_ct += (ct[start : start + block] * x[start : start + block]).sum(0)
+        return ct * w, w_ct
+
+    return backward
+
+
+def tail_of_long_ones_dropped(residuals, ct):
+    """Short inputs take another path, so tests on small sizes see nothing."""
+    return by_blocks(32, tail=ct.shape[0] < 32)(residuals, ct)
+
+
+def first_block_only(residuals, ct):
+    x, w = residuals
+    return ct * w, (ct[:128] * x[:128]).sum(0)
+
+
+def last_row_missed(residuals, ct):
+    x, w = residuals
+    return ct * w, jax.lax.fori_loop(0, ct.shape[0] - 1, lambda i, total: total + ct[i] * x[i], jnp.zeros_like(w))
+
+
+def every_row(residuals, ct):
+    x, w = residuals
+    return ct * w, jax.lax.fori_loop(0, ct.shape[0], lambda i, total: total + ct[i] * x[i], jnp.zeros_like(w))
+
+
+def unrolled_by_four(residuals, ct):
+    x, w = residuals
+    quarter = (ct * x)[: ct.shape[0] // 4 * 4].reshape(-1, 4, w.size)
+    return ct * w, quarter.sum((0, 1))
+
+
+def padded(x, block, value):
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block)), constant_values=value)
+
+
+def softmax(x):
+    return jax.nn.softmax(x)
+
+
+def softmax_forward(x):
+    return jax.nn.softmax(x), x
+
+
+def softmax_of_padded(value: float):
+    """Probabilities again, in blocks of 8 columns; the padding must weigh nothing."""
+
+    def backward(x, ct):
+        wide, wide_ct = padded(x, 8, value), padded(ct, 8, 0)
+        p = jnp.exp(wide - wide.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        return ((p * (wide_ct - (p * wide_ct).sum(-1, keepdims=True)))[:, : x.shape[1]],)
+
+    return backward
+
+
+def rotate(x, angle):
+    """Neighbouring entries are turned in pairs; the last of an odd number stays."""
+    first, second = x[: x.size // 2 * 2 : 2], x[1::2]
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    turned = jnp.stack([c * first - s * second, s * first + c * second], -1).reshape(-1)
+    return jnp.concatenate([turned, x[turned.size :]])
+
+
+def rotate_forward(x, angle):
+    return rotate(x, angle), (x, angle)
+
+
+def rotate_backward(residuals, ct):
+    x, angle = residuals
+    even = x.size // 2 * 2
+    quarter = jnp.stack([-x[1::2], x[:even:2]], -1).reshape(-1)
+    return rotate(ct, -angle), (rotate(ct, -angle)[:even] * quarter).sum()
+
+
+def last_of_odd_lost(residuals, ct):
+    x_ct, angle_ct = rotate_backward(residuals, ct)
+    return x_ct.at[x_ct.size // 2 * 2 :].set(0), angle_ct
+
+
+def differences(x):
+    return x[1:] - x[:-1]
+
+
+def differences_forward(x):
+    return differences(x), None
+
+
+def differences_backward(_, ct):
+    return (jnp.pad(ct, (1, 0)) - jnp.pad(ct, (0, 1)),)
+
+
+def differences_wrapped(_, ct):
+    """roll in place of a shift: the ends meet."""
+    around = jnp.pad(ct, (1, 0))
+    return (around - jnp.roll(around, -1) + jnp.zeros_like(around).at[0].set(ct[-1]),)
+
+
+def outer_rows(x, y):
+    return jnp.outer(x, y).sum(1)
+
+
+def outer_forward(x, y):
+    return outer_rows(x, y), (x, y)
+
+
+def outer_backward(residuals, ct):
+    x, y = residuals
+    return ct * y.sum(), jnp.full_like(y, (ct * x).sum())
+
+
+def grid_transposed(residuals, ct):
+    """One program of the grid for each pair (i, j) with i, j < len(x): the tail of a longer y gets nothing."""
+    x, y = residuals
+    return ct * y.sum(), jnp.where(jnp.arange(y.size) < x.size, (ct * x).sum(), 0)
+
+
+def half_sum(x):
+    return (x * x).sum() / 2
+
+
+def tree_reduced(x, ct):
+    """Halving, as in a reduction by warps: right for powers of two."""
+    lanes = 1 << (x.size.bit_length() - 1)
+    return (ct * jnp.where(jnp.arange(x.size) < lanes, x, 0),)
+
+
+WEIGHED = {"x": Arg(dims="n d"), "w": Arg(dims="d")}
+
+
+def weigh_entry(name, wrong, right=weigh_backward, **more):
+    return entry(name, "block", weigh, weigh_forward, wrong, right, WEIGHED, "gradient", **more)
+
+
+ENTRIES = (
+    weigh_entry("tail-of-8-dropped", by_blocks(8, tail=False), by_blocks(8, tail=True), trigger=True),
+    weigh_entry("tail-dropped-past-32", tail_of_long_ones_dropped, by_blocks(32, tail=True), trigger=True),
+    weigh_entry("first-block-of-128-only", first_block_only, trigger=True),
+    weigh_entry("last-row-missed", last_row_missed, every_row),
+    weigh_entry("unrolled-by-four", unrolled_by_four, trigger=True),
+    entry("padding-weighs", "block", softmax, softmax_forward, softmax_of_padded(0), softmax_of_padded(-jnp.inf), argument("n d"), "gradient",
+          trigger=True),
+    entry("last-of-odd-lost", "block", rotate, rotate_forward, last_of_odd_lost, rotate_backward, {"x": Arg(dims="n"), "angle": Arg()}, "gradient",
+          trigger=True),
+    entry("ends-meet", "block", differences, differences_forward, differences_wrapped, differences_backward, argument(), "gradient", sizes={"n": (2, 130)}),
+    entry("grid-of-the-other-size", "block", outer_rows, outer_forward, grid_transposed, outer_backward, {"x": Arg(dims="n"), "y": Arg(dims="m")},
+          "gradient", trigger=True),
+    entry("powers-of-two-only", "block", half_sum, lambda x: (half_sum(x), x), tree_reduced, lambda x, ct: (ct * x,), argument(), "gradient", trigger=True),
+)  # fmt: skip

@@ -1,0 +1,183 @@
+"""One number in, one number out: special values, saturation, overflow, kinks."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from tests.power.entry import argument, entry, pair, rule
+from verify import Arg
+
+
+def scalar_entry(name, kind, primal, wrong, right, check, *words, args=None, **more):
+    """wrong and right are derivatives, functions of x alone."""
+    functions = (rule(primal, lambda x: (primal(x), x), lambda x, ct, slope=slope: (ct * slope(x),)) for slope in (wrong, right))
+    return pair(name, kind, *functions, args or argument("*shape"), check, *words, **more)
+
+
+def sine_forward(x):
+    return jnp.sin(x), x
+
+
+def sine_backward(x, ct):
+    return (ct * jnp.cos(x),)
+
+
+def float32_cotangent(x, ct):
+    return ((ct * jnp.cos(x)).astype(jnp.promote_types(x.dtype, "float32")),)
+
+
+def one_wrong_element(x, ct):
+    return ((ct * jnp.cos(x)).reshape(-1).at[40_000].multiply(1.1).reshape(x.shape),)
+
+
+def quotient(x, y):
+    return x / y
+
+
+def quotient_forward(x, y):
+    return x / y, (x, y)
+
+
+def quotient_backward(residuals, ct):
+    x, y = residuals
+    return ct / y, -ct * x / y**2
+
+
+def safe_at_zero(residuals, ct):
+    """ "Safe" division: finite, and wrong exactly where x is 0."""
+    x, y = residuals
+    return jnp.where(x == 0, 0, ct / y), -ct * x / y**2
+
+
+def quotient_sign(residuals, ct):
+    x, y = residuals
+    return ct / y, -ct * jnp.abs(x) / y**2
+
+
+def power(x, y):
+    return x**y
+
+
+def power_forward(x, y):
+    return x**y, (x, y)
+
+
+def power_backward(residuals, ct):
+    x, y = residuals
+    return ct * y * x ** (y - 1), ct * x**y * jnp.log(jnp.where(x > 0, x, 1))
+
+
+def power_of_zero(residuals, ct):
+    """0 * log(0) is NaN."""
+    x, y = residuals
+    return ct * y * x ** (y - 1), ct * x**y * jnp.log(x)
+
+
+def hypot(x, y):
+    return jnp.hypot(x, y)
+
+
+def hypot_forward(x, y):
+    return hypot(x, y), (x, y)
+
+
+def hypot_backward(residuals, ct):
+    x, y = residuals
+    r = hypot(x, y)
+    r = jnp.where(r > 0, r, 1)
+    return ct * (x / r), ct * (y / r)
+
+
+def hypot_of_squares(residuals, ct):
+    x, y = residuals
+    r = jnp.sqrt(x * x + y * y)
+    r = jnp.where(r > 0, r, 1)
+    return ct * (x / r), ct * (y / r)
+
+
+def leaky(x):
+    return jnp.where(x > 0, x, 0.1 * x)
+
+
+def log_cosh(x):
+    return jax.nn.softplus(2 * x) - x - jnp.log(2.0).astype(x.dtype)
+
+
+def swish(x):
+    return x * jax.nn.sigmoid(x)
+
+
+def gelu_forward(x, approximate):
+    return jax.nn.gelu(x, approximate), x
+
+
+def gelu_backward(approximate, x, ct):
+    return (ct * jax.grad(lambda x: jax.nn.gelu(x, approximate).sum())(x),)
+
+
+def gelu_tanh_always(approximate, x, ct):
+    return gelu_backward(True, x, ct)
+
+
+def certainty(x):
+    """The entropy of softmax(x)."""
+    log_p = jax.nn.log_softmax(x)
+    return -(jnp.exp(log_p) * log_p).sum(-1)
+
+
+def certainty_forward(x):
+    return certainty(x), x
+
+
+def certainty_backward(x, ct):
+    log_p = jax.nn.log_softmax(x)
+    p = jnp.exp(log_p)
+    return (-ct[..., None] * p * (log_p - (p * log_p).sum(-1, keepdims=True)),)
+
+
+def log_of_zero(x, ct):
+    p = jax.nn.softmax(x)
+    log_p = jnp.log(p)
+    return (-ct[..., None] * p * (log_p - (p * log_p).sum(-1, keepdims=True)),)
+
+
+SINE = argument("*shape")
+POSITIVE = argument("n", low=0.0, high=4.0)
+TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
+ENTRIES = (
+    entry("float32-cotangent", "dtype", jnp.sin, sine_forward, float32_cotangent, sine_backward, SINE, "structure",
+          "float32 where x is bfloat16", "astype", cases=40, trigger=True),
+    entry("one-in-65536", "size", jnp.sin, sine_forward, one_wrong_element, sine_backward, argument("n m"), "gradient",
+          "only one of 65536 elements is wrong: x[156, 64]", sizes={"n": (256, 256), "m": (256, 256)}, cases=4, trigger=True),
+    entry("safe-at-zero", "special value", quotient, quotient_forward, safe_at_zero, quotient_backward,
+          {"x": Arg(dims="n"), "y": Arg(dims="n", low=0.5, high=2.0)}, "gradient", "cotangent of x", cases=40, trigger=True),
+    entry("quotient-of-negative", "sign", quotient, quotient_forward, quotient_sign, quotient_backward,
+          {"x": Arg(dims="n"), "y": Arg(dims="n", low=0.5, high=2.0)}, "gradient"),
+    entry("power-of-zero", "special value", power, power_forward, power_of_zero, power_backward,
+          {"x": Arg(dims="n", low=0.0, high=4.0, special=(0.0,)), "y": Arg(dims="n", low=1.0, high=3.0)}, ("gradient", "extremes"), trigger=True),
+    entry("hypot-of-squares", "magnitude", hypot, hypot_forward, hypot_of_squares, hypot_backward, TWO, "extremes", trigger=True),
+    scalar_entry("leaky-relu-negative", "sign", leaky, lambda x: jnp.where(x > 0, 1, -0.1).astype(x.dtype),
+                 lambda x: jnp.where(x > 0, 1, 0.1).astype(x.dtype), "gradient"),
+    scalar_entry("relu-at-zero-2", "kink", jax.nn.relu, lambda x: jnp.where(x > 0, 1, jnp.where(x == 0, 2, 0)).astype(x.dtype),
+                 lambda x: (x > 0).astype(x.dtype), ("kinks", "gradient"), trigger=True),
+    scalar_entry("relu-at-zero-minus-1", "kink", jax.nn.relu, lambda x: jnp.sign(x) * (x >= 0) - (x == 0),
+                 lambda x: jnp.sign(x) * (x >= 0), ("kinks", "gradient"), trigger=True),
+    scalar_entry("abs-at-zero-3", "kink", jnp.abs, lambda x: jnp.sign(x) + 3 * (x == 0), jnp.sign, ("kinks", "gradient"), trigger=True),
+    scalar_entry("clip-passes-everything", "dropped term", lambda x: jnp.clip(x, -1, 1), jnp.ones_like,
+                 lambda x: (jnp.abs(x) < 1).astype(x.dtype), "gradient"),
+    scalar_entry("signed-square-at-zero", "special value", lambda x: x * jnp.abs(x), lambda x: 2 * x * (x / jnp.abs(x)),
+                 lambda x: 2 * jnp.abs(x), ("gradient", "extremes"), trigger=True),
+    scalar_entry("softplus-of-large", "magnitude", jax.nn.softplus, lambda x: jnp.exp(x) / (1 + jnp.exp(x)), jax.nn.sigmoid, "extremes",
+                 trigger=True),
+    scalar_entry("log-cosh-of-large", "magnitude", log_cosh, lambda x: jnp.sinh(x) / jnp.cosh(x), jnp.tanh, "extremes", trigger=True),
+    scalar_entry("log-of-clamped", "magnitude", jnp.log, lambda x: 1 / jnp.maximum(x, 1e-12), lambda x: 1 / x, "extremes", args=POSITIVE,
+                 trigger=True),
+    scalar_entry("swish-gate-only", "dropped term", swish, jax.nn.sigmoid,
+                 lambda x: jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x)), "gradient"),
+    scalar_entry("input-for-output-of-tanh", "stale residual", jnp.tanh, lambda x: 1 - x**2, lambda x: 1 - jnp.tanh(x) ** 2, "gradient"),
+    entry("gelu-of-one-kind", "option", jax.nn.gelu, gelu_forward, gelu_tanh_always, gelu_backward, argument(), "gradient", static=(1,),
+          options={"approximate": (True, False)}, trigger=True),
+    entry("entropy-of-the-certain", "magnitude", certainty, certainty_forward, log_of_zero, certainty_backward, argument("n d"),
+          "extremes", trigger=True),
+)  # fmt: skip

@@ -1,0 +1,209 @@
+"""Right rules that are easily accused: other conventions at ties, saturation, other orders of operations, rules of unusual form."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from tests.power.entry import argument, indices, jvp_rule, rule
+from verify import Arg, Spec
+
+
+def right(name: str, fn: Any, args: dict[str, Arg], **more: Any) -> Spec:
+    return Spec(name=name, fn=fn, args=args, **more)
+
+
+def of_slope(primal, slope):
+    return rule(primal, lambda x: (primal(x), x), lambda x, ct: (ct * slope(x),))
+
+
+def softplus_slope(x):
+    """Never overflows: exp of a negative number only."""
+    e = jnp.exp(-jnp.abs(x))
+    return jnp.where(x >= 0, 1, e) / (1 + e)
+
+
+def relu_slope(x):
+    """0.5 at 0: a subgradient, though not the one that JAX takes."""
+    return jnp.where(x > 0, 1, jnp.where(x == 0, 0.5, 0)).astype(x.dtype)
+
+
+def abs_slope(x):
+    return jnp.where(x >= 0, 1, -1).astype(x.dtype)
+
+
+def largest(x):
+    return x.max(-1)
+
+
+def first_of_ties(x, ct):
+    """JAX shares between tied entries; to give all to the first is as right."""
+    return (ct[:, None] * jax.nn.one_hot(x.argmax(-1), x.shape[-1], dtype=x.dtype),)
+
+
+def attend(q, k, v):
+    return jax.nn.softmax(q @ k.T / q.shape[-1] ** 0.5) @ v
+
+
+def flash_forward(q, k, v):
+    scores = q @ k.T / q.shape[-1] ** 0.5
+    total = jax.nn.logsumexp(scores, -1, keepdims=True)
+    out = jnp.exp(scores - total) @ v
+    return out, (q, k, v, out, total)
+
+
+def flash_backward(residuals, ct):
+    """Probabilities from the stored logsumexp; the sum over p * p_ct from the output."""
+    q, k, v, out, total = residuals
+    p = jnp.exp(q @ k.T / q.shape[-1] ** 0.5 - total)
+    s_ct = p * (ct @ v.T - (out * ct).sum(-1, keepdims=True)) / q.shape[-1] ** 0.5
+    return s_ct @ k, s_ct.T @ q, p.T @ ct
+
+
+def rms_in_float32(x):
+    """Computes in float32 whatever x is, as kernels do."""
+    wide = x.astype("float32")
+    return (wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)).astype(x.dtype)
+
+
+def rms_in_float32_backward(x, ct):
+    wide, wide_ct = x.astype("float32"), ct.astype("float32")
+    r = jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + 1e-6)
+    y = wide * r
+    return ((r * (wide_ct - y * (y * wide_ct).mean(-1, keepdims=True))).astype(x.dtype),)
+
+
+def total_probability(x):
+    """1, whatever x is."""
+    return jax.nn.softmax(x).sum(-1)
+
+
+def total_probability_forward(x):
+    p = jax.nn.softmax(x)
+    return p.sum(-1), p
+
+
+def total_probability_backward(p, ct):
+    """Zero by cancellation, up to rounding."""
+    return (p * (ct[:, None] - (p * ct[:, None]).sum(-1, keepdims=True)),)
+
+
+def scaled_residual_forward(x, w):
+    return x.value @ w.value, (x.value if w.perturbed else None, w.value if x.perturbed else None)
+
+
+def scaled_residual_backward(residuals, ct):
+    x, w = residuals
+    ct = jnp.zeros(ct.shape, ct.dtype) if isinstance(ct, SymbolicZero) else ct
+    return None if w is None else ct @ w.T, None if x is None else x.T @ ct
+
+
+def symbolic_projection():
+    function = jax.custom_vjp(lambda x, w: x @ w)
+    function.defvjp(scaled_residual_forward, scaled_residual_backward, symbolic_zeros=True)
+    return function
+
+
+def embed_backward(residuals, ct):
+    table, ids = residuals
+    return jax.ops.segment_sum(ct, ids, table.shape[0]), None
+
+
+def embed_backward_float0(residuals, ct):
+    table, ids = residuals
+    return jnp.zeros_like(table).at[ids].add(ct), np.zeros(ids.shape, jax.dtypes.float0)
+
+
+def embed_backward_zeros(residuals, ct):
+    """JAX takes zeros of any dtype for integers."""
+    table, ids = residuals
+    return jnp.zeros_like(table).at[ids].add(ct), jnp.zeros(ids.shape, ct.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 2))
+def repeated(function, x, times):
+    for _ in range(times):
+        x = function(x)
+    return x
+
+
+def repeated_forward(function, x, times):
+    steps = [x]
+    for _ in range(times):
+        steps.append(function(steps[-1]))
+    return steps[-1], steps[:-1]
+
+
+def repeated_backward(function, times, steps, ct):
+    for x in reversed(steps):
+        ct = jax.vjp(function, x)[1](ct)[0]
+    return (ct,)
+
+
+repeated.defvjp(repeated_forward, repeated_backward)
+
+
+def log_likelihood(logits, labels):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], -1)[:, 0]
+
+
+def log_likelihood_backward(residuals, ct):
+    """In blocks of 8 classes, padded with -inf; the padding has no weight."""
+    logits, labels = residuals
+    classes = logits.shape[1]
+    blocks = jnp.pad(logits, ((0, 0), (0, -classes % 8)), constant_values=-jnp.inf)
+    p = jnp.exp(blocks - jax.nn.logsumexp(logits, -1, keepdims=True))[:, :classes]
+    return ct[:, None] * p.at[jnp.arange(labels.size), labels].add(-1), None
+
+
+def centre(x):
+    return x - x.mean(-1, keepdims=True)
+
+
+def logistic_tangent(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    y = jax.nn.sigmoid(x)
+    return y, y * jax.nn.sigmoid(-x) * x_dot
+
+
+def without_influence_backward(residuals, ct):
+    """y does not matter: JAX takes None for zeros."""
+    return ct * jnp.cos(residuals), None
+
+
+def sum_by_pairs(x):
+    return (x * x).sum(0)
+
+
+def sum_from_the_end(x, ct):
+    return ((2 * x[::-1] * ct)[::-1],)
+
+
+QKV = {"q": Arg(dims="T H"), "k": Arg(dims="S H"), "v": Arg(dims="S E")}
+TABLE = {"table": Arg(dims="v d"), "ids": indices("v")}
+RIGHT = (
+    right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
+    right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
+    right("abs-one-at-zero", of_slope(jnp.abs, abs_slope), argument()),
+    right("max-to-first-of-ties", rule(largest, lambda x: (largest(x), x), first_of_ties), argument("n d")),
+    right("flash-attention", rule(attend, flash_forward, flash_backward), QKV),
+    right("rms-norm-in-float32", rule(rms_in_float32, lambda x: (rms_in_float32(x), x), rms_in_float32_backward), argument("*batch d")),
+    right("zero-by-cancellation", rule(total_probability, total_probability_forward, total_probability_backward), argument("n d")),
+    right("centred-twice", rule(centre, lambda x: (centre(x), None), lambda _, ct: (centre(centre(ct)),)), argument("n d")),
+    right("symbolic-zeros", symbolic_projection(), {"x": Arg(dims="n d"), "w": Arg(dims="d k")}),
+    right("none-for-integers", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward), TABLE),
+    right("float0-for-integers", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward_float0), TABLE),
+    right("zeros-for-integers", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward_zeros), TABLE),
+    right("nondiff-argnums", lambda x: repeated(jnp.sin, x, 3), argument()),
+    right("padded-classes", rule(log_likelihood, lambda x, y: (log_likelihood(x, y), (x, y)), log_likelihood_backward),
+          {"logits": Arg(dims="n classes"), "labels": indices("classes")}),
+    right("logistic-jvp", jvp_rule(jax.nn.sigmoid, logistic_tangent), argument(special=(40.0, -40.0))),
+    right("without-influence", rule(lambda x, y: jnp.sin(x), lambda x, y: (jnp.sin(x), x), without_influence_backward),
+          {"x": Arg(dims="n"), "y": Arg(dims="n")}),
+    right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
+)  # fmt: skip
