@@ -116,12 +116,13 @@ def run(
     seed: int = 0,
     checks: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    profile: str = "default",
 ) -> Verdict:
     """Verify an operation on random sizes, dtypes, options and values, with every check.
 
     Args:
         spec: a Spec, the name of an installed one, "pkg.mod:function", or a function whose arguments have jaxtyping annotations.
-        cases: how many; 104 by default, nearly all of different shapes.
+        cases: how many, two of each shape; what `profile` says by default.
         seed: the same seed gives the same cases on any machine.
         checks: names or codes; all by default.
         progress: called as `progress(done, total)` after each case.
@@ -137,7 +138,7 @@ def run(
         >>> bool(run(Spec(name="double", fn=double, args={"x": Arg(dims="n")}), cases=4))
         True
     """
-    return run_spec(as_spec(spec), cases, seed, checks, progress)
+    return run_spec(as_spec(spec), cases, seed, checks, progress, profile=profile)
 
 
 def replay(address: str, checks: Sequence[str] | None = None) -> Verdict:

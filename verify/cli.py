@@ -77,7 +77,8 @@ def main() -> None:
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME | pkg.mod:name]...")
-@click.option("--cases", type=click.IntRange(min=1), help="Cases per operation (104).")
+@click.option("--cases", type=click.IntRange(min=1), help="Cases per operation; wins over --profile.")
+@click.option("--profile", type=click.Choice(["quick", "default", "deep"]), help="How long: 28, 104 or 728 cases per operation.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), help="The same seed gives the same cases on any machine (0).")
 @click.option("--check", "checks", multiple=True, metavar="NAME|CODE", help="Only these checks; may be repeated.")
 @click.option("--config", type=click.Path(), help="TOML file with specs, cases, seed, checks.")
@@ -87,8 +88,8 @@ def main() -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Show every check of every operation.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(
-    names: tuple[str, ...], cases: int | None, seed: int | None, checks: tuple[str, ...], config: str | None, json_file: str | None,
-    junit_file: str | None, jobs: int | None, verbose: bool, quiet: bool,
+    names: tuple[str, ...], cases: int | None, profile: str | None, seed: int | None, checks: tuple[str, ...], config: str | None,
+    json_file: str | None, junit_file: str | None, jobs: int | None, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Verify operations on random sizes, dtypes, options and values.
 
@@ -109,7 +110,7 @@ def run(
     from verify.runner import case_count
 
     seed = seed if seed is not None else settings.seed or 0
-    count = case_count(cases if cases is not None else settings.cases, seed)
+    count = case_count(cases if cases is not None or profile else settings.cases, seed, profile or settings.profile)
     selected = [check.NAME for check in select(checks or settings.checks)]
     with contextlib.redirect_stdout(sys.stderr), _progress(quiet) as advance:  # what the users' functions print is not the report
         verdicts = list(_verdicts(specs, count, seed, selected, jobs, advance))

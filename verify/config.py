@@ -1,6 +1,7 @@
 """`--config FILE`: what to run, as TOML. Reading it runs no code and imports nothing that it does not name as an operation.
 
 specs = ["linear", "my_package.rules:SPEC"]   # all installed operations if left out
+profile = "default"                            # or "quick", "deep"; or a number:
 cases = 104
 seed = 0
 checks = ["gradient", "structure"]            # all if left out
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +24,7 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
     specs: tuple[str, ...] = ()
     cases: int | None = None
+    profile: Literal["quick", "default", "deep"] = "default"
     seed: int | None = None
     checks: tuple[str, ...] | None = None
 

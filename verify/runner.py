@@ -21,9 +21,10 @@ from verify.observe import add_seconds, observe
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict
 from verify.shrink import shrink
+from verify.signature import nearest
 from verify.spec import Spec, SpecError
 
-DEFAULT_CASES = 104
+PROFILES = {"quick": 28, "default": 104, "deep": 728}  # cases of an operation
 THREADS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
 ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
 
@@ -54,22 +55,27 @@ def run_spec(
     checks: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     judges: Judges | None = None,
+    profile: str = "default",
 ) -> Verdict:
     """Verify a spec on random cases. `progress(done, total)` is called after each; `judges` says where the work is done (in threads here).
 
     Raises SpecError for a spec that cannot be drawn from. A function or reference that raises gives a verdict ERROR.
     """
-    count = case_count(cases, seed)
+    count = case_count(cases, seed, profile)
     return run_cases(spec, list(draw(spec, seed, range(count))), checks, progress, judges)
 
 
-def case_count(cases: int | None, seed: int) -> int:
-    """The number of cases to run. Raises SpecError for numbers that make no sense."""
+def case_count(cases: int | None, seed: int, profile: str = "default") -> int:
+    """The number of cases to run: `cases`, or else what the profile says. Raises SpecError for numbers and names that make no sense."""
+    if profile not in PROFILES:
+        raise SpecError(
+            f"there is no profile {profile!r}.{nearest(profile, PROFILES)} Known: {', '.join(f'{k} ({v} cases)' for k, v in PROFILES.items())}"
+        )
     if cases is not None and cases < 1:
         raise SpecError(f"cases must be at least 1, got {cases}")
     if not 0 <= seed < 2**63:
         raise SpecError(f"seed must be between 0 and 2**63 - 1, got {seed}")
-    return DEFAULT_CASES if cases is None else cases
+    return PROFILES[profile] if cases is None else cases
 
 
 def run_cases(
@@ -229,8 +235,8 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
         smallest = shrink(spec, smallest, lambda case: responsible.NAME in _failing_checks(judge(spec, case, [responsible])))
     findings = judge(spec, smallest, [responsible]).findings
     outcomes = [(result.case, result.failed) for result in judged] + [(smallest, True)]
-    sentence = diagnosis.diagnose(spec, responsible.NAME, sorted(failing, key=_telling), outcomes)
     shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
+    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, sorted(failing, key=_telling), outcomes)
     return replace(
         verdict, diagnosis=sentence, address=smallest.address, smallest_case=smallest.describe(),
         findings=_put_first(verdict.findings, shown) if shown else verdict.findings,

@@ -70,7 +70,7 @@ def _bounded(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: 
     elif style == "rows":
         parts = _with_constant_rows(rng, parts, np.array((0.25, 0.5, 0.75)))
     elif style in ("spread", "tiny"):  # close to the bounds
-        near = parts * 10.0 ** -rng.integers(0, 7, size=shape)
+        near = parts * (scale if low == 0 and style == "tiny" else 10.0 ** -rng.integers(0, 13, size=shape))
         parts = near if style == "tiny" else np.where(rng.integers(2, size=shape), near, 1 - near)
     return low + (high - low) * parts
 

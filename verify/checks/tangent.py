@@ -73,17 +73,23 @@ def judge(observation: Observation) -> list[Finding]:
     by = ", ".join(name for name, has in zip(call.names, on, strict=True) if has)
     what = f"when {by} move{'s' if sum(on) == 1 else ''}, the tangent of"
     findings = compare(NAME, what, names, base["rule"], Estimate(value=tuple(base["reference"]), error=error), "float64", case.address)
-    other = [np.flip(v) for v in moves]
-    second, mixed = (
-        program(observation.diff, observation.rest, t) for t in (other, [a + MIX * b for a, b in zip(moves, other, strict=True)])
-    )
-    want = tuple(wide(a) + MIX * wide(b) for a, b in zip(base["rule"], second["rule"], strict=True))
-    loose = tuple(
-        3 * e + noise_bound(a, 0 * a, 0.0) + 2 * noise_bound(b, 0 * b, 0.0)
-        for e, a, b in zip(error, base["rule"], second["rule"], strict=True)
-    )
     add_seconds(observation.seconds, program.seconds)
     if any(finding.status is Status.FAIL for finding in findings):
         return findings
+    other = [np.flip(v) for v in moves]
+    second = program(observation.diff, observation.rest, other)
+    mixed = program(observation.diff, observation.rest, [a + MIX * b for a, b in zip(moves, other, strict=True)])
+    want, loose = _mix(base["rule"], second["rule"], error)
     what = "jvp(a - 2 b) differs from jvp(a) - 2 jvp(b): the tangent of"
     return findings + compare(NAME, what, names, mixed["rule"], Estimate(value=want, error=loose), "float64", case.address)
+
+
+def _mix(
+    first: list[np.ndarray], second: list[np.ndarray], error: tuple[np.ndarray, ...]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """What linearity wants for the mixed tangents, and the error of it."""
+    want, loose = [], []
+    for a, b, noise in zip(map(wide, first), map(wide, second), error, strict=True):
+        want.append(a + MIX * b)
+        loose.append((1 + abs(MIX)) * noise + noise_bound(a, 0 * a, 0.0) + abs(MIX) * noise_bound(b, 0 * b, 0.0))
+    return tuple(want), tuple(loose)

@@ -11,39 +11,44 @@ import numpy as np
 from verify.cases import Case
 from verify.diagnosis import patterns
 from verify.diagnosis.dropped_path import dropped_path
+from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import Evidence, gather
 from verify.diagnosis.products import wrong_product
 from verify.diagnosis.trigger import trigger
 from verify.observe import Observation, observe
+from verify.records import Finding
 from verify.spec import Spec
 from verify.tolerance import EPS
 
-GRADIENT_CHECKS = ("gradient", "finite-difference")
+GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "complex-step")
 WHAT: tuple[Callable[[Evidence, int], str | None], ...] = (
     patterns.not_finite,
     patterns.zero,
     patterns.ignores_cotangent,
     patterns.permuted,
+    patterns.conjugate,
     patterns.not_linear,
     patterns.transposed,
     wrong_product,
     patterns.reduced,
 )
-SHAPE: tuple[Callable[[Evidence, int], str | None], ...] = (patterns.where, patterns.constant_error)
+SHAPE: tuple[Callable[[Evidence, int], str | None], ...] = (patterns.at_values, patterns.where, patterns.constant_error)
 
 
-def diagnose(spec: Spec, check: str, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
-    """Sentences that name the mistake, or "" where none is recognised. `failing` are cases that fail the check, the most telling first;
-    `cases` are all that ran, and whether they failed.
+def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
+    """Sentences that name the mistake, or "" where none is recognised. `failing` are cases that fail the check, the most telling first; `finding` is
+    what the check says of the smallest one; `cases` are all that ran, and whether they failed.
 
     A fault in a diagnosis is a warning: the verdict stands without it.
     """
     try:
         with np.errstate(all="ignore"):
-            observation = observe(spec, failing[0])
-        sentences = (
-            _gradient(spec, observation, failing[1:3]) if check in GRADIENT_CHECKS else _forward(observation) if check == "primal" else []
-        )
+            if check in GRADIENT_CHECKS:
+                sentences = _gradient(spec, observe(spec, failing[0]), failing[1:3])
+            elif check == "primal":
+                sentences = _forward(observe(spec, failing[0]))
+            else:
+                sentences = elsewhere(finding) if finding else []
         when = trigger(cases)
         return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
     except Exception:

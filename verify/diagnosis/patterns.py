@@ -56,6 +56,14 @@ def permuted(e: Evidence, leaf: int) -> str | None:
     return None
 
 
+def conjugate(e: Evidence, leaf: int) -> str | None:
+    """Complex arguments are pairs (real, imaginary) here."""
+    got, want = e.got[leaf], e.want[leaf]
+    if leaf in e.observation.call.call.pair_leaves and e.same(got, want * np.array([1.0, -1.0])):
+        return "it is the complex conjugate of the right cotangent (JAX's convention has no conjugation in a VJP)"
+    return None
+
+
 def transposed(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
     if got.ndim >= 2 and got.shape[-1] == got.shape[-2] > 1 and e.same(got, np.swapaxes(want, -1, -2)):
@@ -186,6 +194,52 @@ def _where(e: Evidence, leaf: int) -> str | None:
         if hits[-1] < wrong.shape[axis] - 1 and len(hits) == hits[-1] + 1:
             return f"it is wrong only up to index {hits[-1]} of axis {axis} (of {wrong.shape[axis]})"
     return None
+
+
+def at_values(e: Evidence, leaf: int) -> str | None:
+    """Whether the wrong elements are those with certain values of an argument of the same shape: zeros, negative ones, above a threshold, masked ones."""
+    got, want = e.got[leaf], e.want[leaf]
+    wrong = ~(np.abs(got - want) <= e.loose * max(float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0)), 1e-300))
+    if not wrong.any() or wrong.all():
+        return None
+    for name, values in _aligned(e, leaf):
+        for words, holds in _value_conditions(values, wrong):
+            if np.array_equal(holds, wrong):
+                return f"it is wrong exactly where {name} {words} ({int(wrong.sum())} of {wrong.size} elements)"
+    return None
+
+
+def _aligned(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Arguments and cotangents that broadcast to the cotangent's shape, the argument itself first."""
+    observation, shape = e.observation, e.got[leaf].shape
+    named = [(e.names[leaf], observation.diff[leaf])]
+    named += [(name, x) for k, (name, x) in enumerate(zip(e.names, observation.diff, strict=True)) if k != leaf]
+    named += [("the upstream cotangent", ct) for ct in e.cotangents]
+    named += [(f"the argument of dtype {x.dtype}", x) for x in observation.rest if isinstance(x, np.ndarray)]
+    for name, values in named:
+        if values.ndim and values.shape[-1:] == shape[-1:] and values.ndim <= len(shape):
+            try:
+                yield name, np.broadcast_to(values, shape)
+            except ValueError:
+                continue
+
+
+def _value_conditions(values: np.ndarray, wrong: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    if values.dtype == bool:
+        yield "is True", values
+        yield "is False", ~values
+        return
+    yield "is 0", values == 0
+    yield "is negative", values < 0
+    yield "is positive", values > 0
+    yield "is not positive", values <= 0
+    lowest, highest = float(np.min(values[wrong])), float(np.max(values[wrong]))
+    size = np.abs(values)
+    smallest, largest = float(np.min(size[wrong])), float(np.max(size[wrong]))
+    yield f"is {lowest:.4g} or more", values >= lowest
+    yield f"is {highest:.4g} or less", values <= highest
+    yield f"is at least {smallest:.4g} in magnitude", size >= smallest
+    yield f"is at most {largest:.4g} in magnitude", size <= largest
 
 
 def constant_error(e: Evidence, leaf: int) -> str | None:

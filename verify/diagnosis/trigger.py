@@ -7,6 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from verify.cases import Case
 from verify.sizes import count
 
+STYLES = {
+    "edges": "where inputs hold zeros or declared special values",
+    "ties": "where inputs hold equal values",
+    "rows": "where rows of inputs hold one value only",
+    "huge": "for huge inputs",
+    "tiny": "for tiny inputs",
+    "spread": "for inputs of very different magnitudes",
+    "large": "for large inputs",
+    "small": "for small inputs",
+    "positive": "for positive inputs",
+}
 ENOUGH = 2  # cases on each side, before a pattern is called one
 
 
@@ -24,6 +35,8 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
 
 def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, Callable[[Case], bool]]]:
     first = failing[0]
+    if first.style in STYLES and first.style != "given":
+        yield STYLES[first.style], lambda case: case.style == first.style
     if first.dtype != "float64":
         yield f"in {first.dtype}", lambda case: case.dtype == first.dtype
     for name, value in first.options.items():

@@ -100,7 +100,8 @@ def _estimate(wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any]
 
 def jumps_along(observation: Observation, direction: list[np.ndarray]) -> bool:
     """Whether the reference's gradient jumps anywhere when the inputs move along the direction."""
-    assert observation.truth is not None and observation.exact_program is not None
+    assert observation.truth is not None
+    assert observation.exact_program is not None
     around = sides_of(observation.exact_program, direction, observation.diff, observation.rest, observation.cts["base"])
     wants = observation.truth["base"]["reference"]
     seen = [_sides(around, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(wants)]
