@@ -36,6 +36,7 @@ LOW_ILL = 0.25  # in low precision: an element whose noise is this part of the a
 LOW_ULPS = 4.0
 LOW_FLOOR_ULPS = 1.0
 TINY_ULPS = 4.0
+UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, far below any gradient of interest
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
@@ -69,7 +70,7 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = 
     if dtype == "float64":
         relative = RELATIVE_64_SECOND if second else RELATIVE_64
         floor = FLOOR_ULPS_SECOND if second else FLOOR_ULPS
-        return relative * size + NOISE_FACTOR * noise + floor * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
+        return relative * size + NOISE_FACTOR * noise + floor * EPS[dtype] * scale + UNDERFLOW_64
     return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
 
 
@@ -79,7 +80,7 @@ def abstain(want: np.ndarray, error: np.ndarray, dtype: str, scale: float) -> np
     largest = float(np.max(size[np.isfinite(size)], initial=0.0))
     useless = ~np.isfinite(want) | ~np.isfinite(error) | (size + error > HUGE[dtype])
     if dtype == "float64":
-        useless |= error > max(CANNOT_TELL * max(largest, scale), 2 * TINY_ULPS * TINY[dtype])
+        useless |= error > max(CANNOT_TELL * max(largest, scale), 2 * UNDERFLOW_64)
     return np.where(useless, np.inf, error)
 
 

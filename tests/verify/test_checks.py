@@ -1,0 +1,247 @@
+"""Every check, run alone, catches a wrong rule and lets the right one beside it pass. (`tests/power` has many more of both.)"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from verify import Arg, Spec, Status, checks, run
+from verify.cases import draw
+from verify.runner import judge
+from verify.spec import SpecError
+
+VECTOR = {"x": Arg(dims="n")}
+TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
+CACHE = {}
+
+
+def rule(primal, forward, backward, **more):
+    function = jax.custom_vjp(primal)
+    function.defvjp(forward, backward, **more)
+    return function
+
+
+def jvp(primal, derivative):
+    function = jax.custom_jvp(primal)
+    function.defjvp(derivative)
+    return function
+
+
+def one(primal, slope):
+    """A rule for a function of one array, elementwise."""
+    return rule(primal, lambda x: (primal(x), x), lambda x, ct: (ct * slope(x),))
+
+
+def product(backward):
+    return rule(lambda x, y: x * y, lambda x, y: (x * y, (x, y)), backward)
+
+
+def halving(x):
+    """A primal without a reverse mode: the number of steps depends on the values."""
+    return jax.lax.while_loop(lambda s: s[1] > 1.0, lambda s: (s[0] * 0.5, s[1] * 0.5), (x * x, 40.0 + 0 * x.sum()))[0]
+
+
+def maximum(share):
+    """`share(x)` says how the gradient is dealt out among tied entries."""
+    return rule(lambda x: jnp.max(x), lambda x: (jnp.max(x), x), lambda x, ct: (ct * share(x),))
+
+
+def tied(x):
+    return (x == x.max()).astype(x.dtype)
+
+
+def both(x, y):
+    return jnp.sin(x) * y, x + y
+
+
+def both_with(reduce):
+    def backward(residuals, cts):
+        (x, y), (a, b) = residuals, cts
+        return reduce(a, b) * jnp.cos(x) * y + b, a * jnp.sin(x) + b
+
+    return rule(both, lambda x, y: (both(x, y), (x, y)), backward)
+
+
+def stash(keep):
+    def forward(x):
+        CACHE["x"] = x
+        return x**3, x
+
+    return rule(lambda x: x**3, forward, lambda x, ct: (3 * ct * (x if keep else CACHE["x"]) ** 2,))
+
+
+def under_vmap(axis):
+    """Sums over the last axis, or over all axes but the first: the same without vmap, in a matrix of rows."""
+    return rule(lambda x, y: x * y, lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], (ct * r[0]) if axis else (ct * r[0])))
+
+
+def switched(scale):
+    """A rule that counts how often its forward rule is traced, and is wrong from the second trace of a program on."""
+    calls = {}
+
+    def forward(x):
+        key = x.shape
+        calls[key] = calls.get(key, 0) + 1
+        return x**2, (x, scale if calls[key] % 2 == 0 else 1.0)
+
+    return rule(lambda x: x**2, forward, lambda r, ct: (2 * ct * r[0] * r[1],))
+
+
+def symbolic(wrong):
+    def forward(x, y):
+        factor = 2.0 if wrong and not y.perturbed else 1.0
+        return x.value * y.value, (x.value, y.value, factor)
+
+    return rule(lambda x, y: x * y, forward, lambda r, ct: (ct * r[1] * r[2], ct * r[0]), symbolic_zeros=True)
+
+
+def same_array(wrong):
+    def forward(x, y):
+        return x * y, (x, None if wrong and x is y else y)
+
+    return rule(lambda x, y: x * y, forward, lambda r, ct: (ct * (0 * r[0] if r[1] is None else r[1]), ct * r[0]))
+
+
+def scanned(wrong):
+    """A wider cotangent than the argument's passes everywhere but where cotangents are added up in a loop."""
+    return rule(lambda x, y: x * y, lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], (ct * r[0]).astype("float32") if wrong else ct * r[0]))
+
+
+def log_sum_exp(x):
+    top = jax.lax.stop_gradient(x.max())
+    return jnp.log(jnp.exp(x - top).sum()) + top
+
+
+def accumulated(dtype):
+    def backward(residuals, ct):
+        x, w = residuals
+        wide = dtype or x.dtype
+        return ct * w, jnp.sum((ct * x).astype(wide)).astype(w.dtype)
+
+    return rule(lambda x, w: x * w, lambda x, w: (x * w, (x, w)), backward)
+
+
+def kept(count):
+    """Saves `count` arrays of the argument's size."""
+    return rule(jnp.sin, lambda x: (jnp.sin(x), [jnp.cos(x) + k for k in range(count)]), lambda r, ct: (ct * r[0],))
+
+
+ALONE = {
+    "structure": (one(jnp.sin, lambda x: jnp.cos(x).astype("float64") if x.dtype == "float64" else jnp.cos(x).astype("float32")), one(jnp.sin, jnp.cos), VECTOR, {}),
+    "primal": (rule(jnp.sin, lambda x: (3 * jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x),)), one(jnp.sin, jnp.cos), VECTOR, {}),
+    "gradient": (one(jnp.sin, lambda x: jnp.cos(x) * (1 + 1e-9)), one(jnp.sin, jnp.cos), VECTOR, {}),
+    "finite-difference": (one(jnp.sin, lambda x: jnp.cos(x) * (1 + 1e-7)), one(jnp.sin, jnp.cos), VECTOR, {}),
+    "adjoint": (one(halving, lambda x: x * 2.0**-4), one(halving, lambda x: x * 2.0**-5), {"x": Arg(dims="n")}, {}),
+    "taylor": (one(jnp.sin, lambda x: jnp.cos(x) * 1.01), one(jnp.sin, jnp.cos), VECTOR, {}),
+    "complex-step": (one(jnp.sin, lambda x: jnp.cos(x) * (1 + 1e-9)), one(jnp.sin, jnp.cos), VECTOR, {}),
+    "tangent": (
+        jvp(lambda x, y: x * y, lambda p, t: (p[0] * p[1], t[0] * p[1])), jvp(lambda x, y: x * y, lambda p, t: (p[0] * p[1], t[0] * p[1] + p[0] * t[1])), TWO, {}
+    ),
+    "linearity": (
+        rule(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, ct: (jnp.clip(ct, -1e6, 1e6) * jnp.cos(x),)), one(jnp.sin, jnp.cos), VECTOR, {}
+    ),
+    "zero-cotangent": (
+        rule(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, ct: (ct * jnp.cos(x) + 1e-300,)), one(jnp.sin, jnp.cos), VECTOR, {}
+    ),
+    "repeatability": (
+        rule(
+            jnp.sin, lambda x: (jnp.sin(x), x),
+            lambda x, ct: (ct * jnp.cos(x) * (1 + jax.pure_callback(lambda: np.float32(np.random.default_rng().uniform()), jax.ShapeDtypeStruct((), "float32"))),),
+        ),
+        one(jnp.sin, jnp.cos), VECTOR, {},
+    ),
+    "precision": (accumulated("bfloat16"), accumulated(None), {"x": Arg(dims="n"), "w": Arg()}, {"sizes": {"n": (100, 300)}}),
+    "extremes": (one(log_sum_exp, lambda x: jnp.exp(x) / jnp.exp(x).sum()), one(log_sum_exp, jax.nn.softmax), VECTOR, {}),
+    "kinks": (maximum(tied), maximum(lambda x: tied(x) / tied(x).sum()), VECTOR, {}),
+    "second-order": (one(lambda x: x**3, lambda x: 3 * jax.lax.stop_gradient(x) ** 2), one(lambda x: x**3, lambda x: 3 * x**2), VECTOR, {}),
+    "arguments": (symbolic(True), symbolic(False), TWO, {}),
+    "sharing": (same_array(True), same_array(False), TWO, {}),
+    "reuse": (stash(False), stash(True), VECTOR, {}),
+    "jit": (switched(2.0), switched(1.0), VECTOR, {}),
+    "scan": (scanned(True), scanned(False), {"x": Arg(dims="n"), "y": Arg(dims="n")}, {}),
+    "remat": (switched(2.0), switched(1.0), VECTOR, {}),
+    "residuals": (kept(3), kept(1), VECTOR, {"residuals": 2.0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_check_alone_catches_what_it_is_for(name):
+    wrong, right, args, more = ALONE[name]
+    caught, spared = (found(Spec(name=f"{name}-{which}", fn=fn, args=args, **more), name) for which, fn in (("wrong", wrong), ("right", right)))
+    assert Status.FAIL in caught, f"{name} does not see the mistake"
+    assert not spared & {Status.FAIL, Status.ERROR, Status.INCONCLUSIVE} and Status.PASS in spared
+
+
+def found(spec, name):
+    """What one check alone says, up to its first failure."""
+    selected, seen = checks.select([name]), set()
+    for case in draw(spec, 0, range(104)):
+        seen |= {finding.status for finding in judge(spec, case, selected).findings}
+        if Status.FAIL in seen:
+            break
+    return seen
+
+
+def test_every_check_has_a_code_a_title_and_a_page():
+    codes = [check.CODE for check in checks.ALL]
+    assert len(set(codes)) == len(codes) and len({check.NAME for check in checks.ALL}) == len(codes)
+    for check in checks.ALL:
+        assert check.TITLE and len(check.__doc__.split()) > 25, check.NAME
+
+
+def test_every_check_is_tested_alone_here_or_in_a_file_of_its_own():
+    elsewhere = {"vmap", "sharding", "portability", "purity", "nondifferentiable"}
+    assert {check.NAME for check in checks.ALL} == set(ALONE) | elsewhere
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_vmap(axis):
+    """A sum over the first axis of what has no batch is a sum over the batch under vmap, unless the axis is counted from the end."""
+
+    def backward(shape, ct):
+        return (jnp.broadcast_to(ct, shape),) if axis else (ct + jnp.zeros(shape),)
+
+    def total(x):
+        return x.sum(-1)
+
+    function = rule(total, lambda x: (total(x), x), lambda x, ct: (jnp.broadcast_to(ct[..., None], x.shape),))
+    spec = Spec(name="total", fn=function, args={"x": Arg(dims="n")})
+    assert run(spec, checks=["vmap", "gradient"], cases=24).status is Status.PASS
+
+
+def test_the_convention_at_a_kink_is_reported():
+    def relu(x):
+        return jnp.where(x > 0, x, 0)
+
+    spec = Spec(name="relu", fn=one(relu, lambda x: jnp.where(x > 0, 1.0, jnp.where(x == 0, 0.5, 0.0))), args=VECTOR, kinks={"x": (0.0,)})
+    verdict = run(spec, cases=40)
+    assert verdict.status is Status.PASS
+    said = [finding.message for finding in verdict.findings if finding.check == "kinks" and finding.status is Status.PASS and finding.message]
+    assert said and "convention: at the kink x = 0 the rule gives" in said[0]
+    assert "convention" in str(verdict)
+
+
+def test_a_value_outside_the_subdifferential_fails():
+    def relu(x):
+        return jnp.where(x > 0, x, 0)
+
+    spec = Spec(name="relu", fn=one(relu, lambda x: jnp.where(x > 0, 1.0, jnp.where(x == 0, -1.0, 0.0))), args=VECTOR)
+    verdict = run(spec)
+    assert verdict.status is Status.FAIL
+    assert any("not between the one-sided derivatives" in finding.message for finding in verdict.findings)
+
+
+@pytest.mark.parametrize(("profile", "cases"), [("quick", 28), ("default", 104)])
+def test_profiles(profile, cases):
+    assert run(Spec(name="sine", fn=one(jnp.sin, jnp.cos), args=VECTOR), profile=profile, checks=["structure"]).cases == cases
+
+
+def test_an_unknown_profile_is_named():
+    with pytest.raises(SpecError, match="quik.*quick"):
+        run(Spec(name="sine", fn=one(jnp.sin, jnp.cos), args=VECTOR), profile="quik")
+
+
+def test_only_one_output_used_and_one_argument_differentiated():
+    wrong, right = both_with(lambda a, b: jnp.where(jnp.all(b == 0), 2 * a, a)), both_with(lambda a, b: a)
+    assert Status.FAIL in found(Spec(name="both-wrong", fn=wrong, args=TWO), "arguments")
+    assert found(Spec(name="both-right", fn=right, args=TWO), "arguments") <= {Status.PASS, Status.SKIP}
