@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from verify.checks import finite_difference, gradient, jit, linearity, primal, repeatability, second_order, structure, vmap, zero_cotangent
+from verify.checks import (
+    finite_difference,
+    gradient,
+    jit,
+    linearity,
+    primal,
+    repeatability,
+    second_order,
+    sharding,
+    structure,
+    vmap,
+    zero_cotangent,
+)
 from verify.signature import nearest
 from verify.spec import SpecError
 
@@ -19,6 +31,7 @@ ALL: tuple[ModuleType, ...] = (
     second_order,
     jit,
     vmap,
+    sharding,
 )
 BY_NAME = {check.NAME: check for check in ALL}
 BY_CODE = {check.CODE: check for check in ALL}

@@ -26,6 +26,7 @@ NEXT = {
     "second-order": "make the backward a differentiable function of residuals and cotangent, with no stop_gradient and no stale value",
     "jit": "do not read values in Python inside the rule",
     "vmap": "count axes from the end, and reduce over the axes that the primal broadcasts, not over all but the last",
+    "sharding": "sum over the mesh axes along which the cotangent varies and its argument does not; no other psum, no mean",
 }
 
 
