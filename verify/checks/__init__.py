@@ -9,7 +9,10 @@ from verify.checks import (
     gradient,
     jit,
     linearity,
+    nondifferentiable,
+    portability,
     primal,
+    purity,
     repeatability,
     second_order,
     sharding,
@@ -32,6 +35,9 @@ ALL: tuple[ModuleType, ...] = (
     jit,
     vmap,
     sharding,
+    portability,
+    purity,
+    nondifferentiable,
 )
 BY_NAME = {check.NAME: check for check in ALL}
 BY_CODE = {check.CODE: check for check in ALL}
