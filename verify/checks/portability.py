@@ -53,9 +53,9 @@ def judge(observation: Observation) -> list[Finding]:
                 continue
             own = _problem(primal, platform)
             if own is None:
-                refused.setdefault(problem, []).append(platform)
+                refused.setdefault(problem.replace(f"platform {platform}", "this platform"), []).append(platform)
             else:
-                skipped.setdefault(own, []).append(platform)
+                skipped.setdefault(own.replace(f"platform {platform}", "this platform"), []).append(platform)
     findings = [
         Finding(
             check=NAME, status=Status.FAIL, address=address,

@@ -48,11 +48,20 @@ _settings_lock = threading.Lock()
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and case.index == (0 if case.thorough else 1)
+    return (bool(observation.measured) or _dead(observation)) and case.index == (0 if case.thorough else 1)
+
+
+def _dead(observation: Observation) -> bool:
+    """Whether the rule could not even be run, as it reads a tracer of another trace."""
+    return observation.raised is not None and isinstance(observation.raised.cause, jax.errors.UnexpectedTracerError)
 
 
 def judge(observation: Observation) -> list[Finding]:
     address = observation.case.address
+    if _dead(observation):
+        assert observation.raised is not None
+        problems = [f"{kept}" for kept in _kept(observation)] or [str(observation.raised.cause)]
+        return [Finding(check=NAME, status=Status.FAIL, message=problem, address=address) for problem in problems]
     with _settings_lock, _settings() as changes, enable_x64(not observation.no_float64), jax.default_device(engine.host()):
         problems = [*_leaks(observation), *_changed_inputs(observation), *_disturbed(observation)]
     problems += [
@@ -77,9 +86,14 @@ def _leaks(observation: Observation) -> Iterator[str]:
         if isinstance(error, jax.errors.UnexpectedTracerError):
             yield f"the second trace raises UnexpectedTracerError: the rule reads what it kept from the first. {' '.join(str(error).split())[:300]}"
             return
+    yield from _kept(observation)
+
+
+def _kept(observation: Observation) -> Iterator[str]:
+    fn = observation.call.call.fn
     found: dict[str, Any] = {}
     for look in range(LOOKS):
-        found = _tracers(call.fn) if not look else {path: kept for path, kept in _tracers(call.fn).items() if path in found}
+        found = _tracers(fn) if not look else {path: kept for path, kept in _tracers(fn).items() if path in found}
         if not found:
             return
         time.sleep(PATIENCE)
