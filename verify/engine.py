@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from verify import _compat, interpreter
+from verify import _compat, interpreter, programs
 
 QUICK_OPTIONS: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
@@ -53,7 +53,7 @@ def exact(function: Callable[..., Any], *args: Any, compiled: bool = False) -> P
         return quick(function, *args)
     start = time.perf_counter()
     with _compat.enable_x64(True), jax.default_device(host()):
-        traced = jax.jit(function).trace(*args)
+        traced = _alive(jax.jit(function).trace(*args), args)
     if not interpreter.knows(traced.jaxpr):
         return quick(function, *args, traced=traced)
     seconds = {"trace": time.perf_counter() - start}
@@ -76,7 +76,7 @@ def _compile(
     function: Callable[..., Any], args: Any, options: dict[str, Any] | None, x64: bool, device: Any, traced: Any = None
 ) -> Program:
     start = time.perf_counter()
-    traced = traced or jax.jit(function).trace(*args)
+    traced = traced or _alive(jax.jit(function).trace(*args), args)
     after_trace = time.perf_counter()
     lowered = traced.lower()
     after_lower = time.perf_counter()
@@ -89,6 +89,18 @@ def _compile(
 
     seconds = {"trace": after_trace - start, "lower": after_lower - after_trace, "compile": after_compile - after_lower}
     return Program(run=run, jaxpr=traced.jaxpr, seconds=seconds)
+
+
+def _alive(traced: Any, args: Any) -> Any:
+    """A traced function that reads no tracer of another trace: JAX makes that one argument more, which nobody can give."""
+    own = traced.jaxpr.jaxpr.invars
+    if dead := own[: len(own) - len(jax.tree.leaves(args))]:
+        message = (
+            f"the backward reads a tracer ({dead[0].aval.str_short()}) of another trace, which was kept outside of the residuals (in a global, an attribute, "
+            f"a closure, a cache). Return it as a residual"
+        )
+        raise programs.StageError("rule", jax.errors.UnexpectedTracerError(message))
+    return traced
 
 
 @functools.cache

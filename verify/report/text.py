@@ -39,6 +39,10 @@ NEXT = {
     "remat": "make the forward rule give the same residuals each time it runs",
     "residuals": "save less, and recompute it in the backward",
     "vmap": "count axes from the end, and reduce over the axes that the primal broadcasts, not over all but the last",
+    "sharding": "sum over the mesh axes along which the cotangent varies and its argument does not; no other psum, no mean",
+    "portability": "write the backward with operations that every platform of the primal has",
+    "purity": "keep nothing and change nothing outside of the rule: residuals are returned, inputs are copied, settings are the caller's",
+    "nondifferentiable": "return None for arguments without a derivative, and let them be batched like any other",
 }
 
 
