@@ -1,0 +1,51 @@
+"""The smallest relative error of a whole cotangent that the verification catches, in each dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from verify.power.ends import relative
+from verify.power.mutant import Edit, mutated
+from verify.power.plan import Plan, catching_check
+from verify.power.screen import Prepared
+from verify.values import largest
+
+TRIED = 2  # cases for each cotangent and dtype: more of them catch smaller errors still
+RUNGS = {"float64": tuple(10.0**-k for k in range(1, 15))}
+COARSE_RUNGS = tuple(2.0**-k for k in range(1, 21))
+
+
+def smallest_caught(plan: Plan) -> dict[str, float | None]:
+    """dtype -> the size, the worst over the arguments; None if some argument's error is not caught at any size, or no case has that dtype."""
+    result: dict[str, float | None] = {}
+    paths = list(dict.fromkeys(path for prepared in plan.cases for path in prepared.paths))
+    for dtype in ("float64", *(dtype for dtype in plan.spec.dtypes if dtype != "mixed")):
+        found = [_smallest(plan, path, dtype) for path in paths]
+        known = [size for size in found if size is not None]
+        result[dtype] = max(known) if known and len(known) == len(found) else None
+    return result
+
+
+def _smallest(plan: Plan, path: str, dtype: str) -> float | None:
+    cases = [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _nonzero(prepared, path)][:TRIED]
+    if not cases:
+        return None
+
+    def caught(size: float) -> bool:
+        spec = mutated(plan.spec, Edit("cotangent", path, relative(size, dtype)))
+        return any(catching_check(spec, prepared.case, plan.selected) for prepared in cases)
+
+    return _last(RUNGS.get(dtype, COARSE_RUNGS), caught)
+
+
+def _nonzero(prepared: Prepared, path: str) -> bool:
+    return path in prepared.paths and largest(prepared.want[prepared.paths.index(path)]) > 0
+
+
+def _last(rungs: Sequence[float], caught: Callable[[float], bool]) -> float | None:
+    """The smallest size that is caught, by bisection: what is caught at one size is caught at larger ones."""
+    low, high = -1, len(rungs)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if caught(rungs[middle]) else (low, middle)
+    return rungs[low] if low >= 0 else None
