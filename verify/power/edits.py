@@ -233,5 +233,5 @@ def _wider(dtype: str) -> Callable[[Any], bool]:
     return lambda e: jnp.issubdtype(e.outvars[0].aval.dtype, jnp.floating) and jnp.finfo(e.outvars[0].aval.dtype).bits > bits
 
 
-for _dtype in ("bfloat16", "float32"):
-    kind(f"round to {_dtype}", FLOAT, _wider(_dtype))(lambda e, v, dtype=_dtype: _again(e, v).astype(dtype))
+kind("round to bfloat16", FLOAT, _wider("bfloat16"))(lambda e, v: _again(e, v).astype("bfloat16"))
+kind("round to float32", "dot_general reduce_sum exp", _wider("float32"))(lambda e, v: _again(e, v).astype("float32"))

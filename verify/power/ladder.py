@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from verify.power.ends import relative
@@ -16,20 +17,21 @@ COARSE_RUNGS = tuple(2.0**-k for k in range(1, 21))
 
 
 def smallest_caught(plan: Plan) -> dict[str, float | None]:
-    """dtype -> the size, the worst over the arguments; None if some argument's error is not caught at any size, or no case has that dtype."""
+    """dtype -> the size, the worst over the arguments that cases have in this dtype; None if there are none, or one is not caught at any size."""
     result: dict[str, float | None] = {}
     paths = list(dict.fromkeys(path for prepared in plan.cases for path in prepared.paths))
     for dtype in ("float64", *(dtype for dtype in plan.spec.dtypes if dtype != "mixed")):
-        found = [_smallest(plan, path, dtype) for path in paths]
-        known = [size for size in found if size is not None]
-        result[dtype] = max(known) if known and len(known) == len(found) else None
+        with_cases = [(path, cases) for path in paths if (cases := _cases(plan, path, dtype))]
+        worst = max((_smallest(plan, path, dtype, cases) for path, cases in with_cases), default=math.inf)
+        result[dtype] = worst if math.isfinite(worst) else None
     return result
 
 
-def _smallest(plan: Plan, path: str, dtype: str) -> float | None:
-    cases = [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _nonzero(prepared, path)][:TRIED]
-    if not cases:
-        return None
+def _cases(plan: Plan, path: str, dtype: str) -> list[Prepared]:
+    return [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _nonzero(prepared, path)][:TRIED]
+
+
+def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> float:
 
     def caught(size: float) -> bool:
         spec = mutated(plan.spec, Edit("cotangent", path, relative(size, dtype)))
@@ -42,10 +44,10 @@ def _nonzero(prepared: Prepared, path: str) -> bool:
     return path in prepared.paths and largest(prepared.want[prepared.paths.index(path)]) > 0
 
 
-def _last(rungs: Sequence[float], caught: Callable[[float], bool]) -> float | None:
-    """The smallest size that is caught, by bisection: what is caught at one size is caught at larger ones."""
+def _last(rungs: Sequence[float], caught: Callable[[float], bool]) -> float:
+    """The smallest size that is caught, infinity if none is; by bisection, as what is caught at one size is caught at larger ones."""
     low, high = -1, len(rungs)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if caught(rungs[middle]) else (low, middle)
-    return rungs[low] if low >= 0 else None
+    return rungs[low] if low >= 0 else math.inf

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from verify.api import as_spec
 from verify.power import surgery
 from verify.power.ladder import smallest_caught
 from verify.power.mutant import Edit, mutated
-from verify.power.plan import Plan, catching_check, plan
+from verify.power.plan import Plan, catching_check, prepare_plan
 from verify.power.screen import Prepared, difference
 from verify.records import Mutant, Power, Status
 from verify.runner import run_spec
 from verify.spec import Spec, SpecError
 
+CHEAP = 4  # cases in float64 to judge before one in each of the users' dtypes, which is compiled
+ENOUGH = 16  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
 WHOSE = {"residual": "a residual", "upstream": "the incoming cotangent", "cotangent": "a cotangent"}
 
 
@@ -55,12 +57,8 @@ def measure_power(
     spec = as_spec(spec)
     require_right(spec, cases, seed, checks)
     plan = prepare_plan(spec, cases, seed, checks)
-    chosen = choose(list(plan.edits), limit)
-    mutants = judge_edits(plan, chosen, progress)
+    mutants = judge_edits(plan, choose(list(plan.edits), limit), progress)
     return summarised(plan, mutants, smallest_caught(plan), seed, start)
-
-
-prepare_plan = plan
 
 
 def require_right(spec: Spec, cases: int | None, seed: int, checks: Sequence[str] | None) -> None:
@@ -104,33 +102,45 @@ def summarised(plan: Plan, mutants: Sequence[Mutant], smallest: dict[str, float 
 
 
 def _judged(plan: Plan, edit: Edit) -> Mutant:
-    """Cases in which the edit changes a cotangent are judged until one FAILs; the others only if no such case did, as they can hardly tell.
+    """The verification's cases are judged until one FAILs, those first in which the edit changes a cotangent the most tellingly.
 
-    An edit that changes nothing in any case is looked for in the pool, and is no mistake if it changes nothing there.
+    An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there.
     """
-    spec, tried, quiet = mutated(plan.spec, edit), 0, []
-    for prepared in plan.cases:
-        if edit not in prepared.fits:
-            continue
-        if difference(prepared, edit) == 0:
-            quiet.append(prepared)
-            continue
-        tried += 1
-        if check := catching_check(spec, prepared.case, plan.selected):
-            return _mutant(plan, edit, "killed", check=check, cases=tried, address=prepared.case.address)
-    seen = None if tried else _noticed(plan.pool, edit)
-    if not tried and seen is None:
-        count = len(quiet) + sum(edit in prepared.fits for prepared in plan.pool)
+    spec, made = mutated(plan.spec, edit), [prepared for prepared in plan.cases if edit in prepared.fits]
+    sizes: dict[int, float] = {}
+    tried: list[Prepared] = []
+
+    def caught(cases: Iterable[Prepared]) -> Mutant | None:
+        for prepared in cases:
+            if sizes.setdefault(id(prepared), difference(prepared, edit)) == 0 or prepared in tried:
+                continue
+            tried.append(prepared)
+            if check := catching_check(spec, prepared.case, plan.selected):
+                return _mutant(plan, edit, "killed", check=check, cases=len(tried), address=prepared.case.address)
+            if len(tried) == ENOUGH:
+                break
+        return None
+
+    if mutant := caught(_first(made)):
+        return mutant
+    rest = sorted(made, key=lambda prepared: -sizes.setdefault(id(prepared), difference(prepared, edit)))
+    if mutant := caught(rest):
+        return mutant
+    changed = sum(size > 0 for size in sizes.values())
+    noticed = None if changed else _noticed(plan.pool, edit)
+    if not changed and noticed is None:
+        count = len(made) + sum(edit in prepared.fits for prepared in plan.pool)
         return _mutant(plan, edit, "equivalent", note=f"no cotangent changes in {count} inputs where it is made")
-    for prepared in quiet:
-        tried += 1
-        if check := catching_check(spec, prepared.case, plan.selected):
-            return _mutant(plan, edit, "killed", check=check, cases=tried, address=prepared.case.address)
-    changed = tried - len(quiet)
-    note = f"{tried} cases judged; it changes a cotangent in {changed} of them"
-    if seen is not None:
-        note += f", but with {seen.case.describe() or 'other values'} it does"
-    return _mutant(plan, edit, "survived", cases=tried, note=note)
+    note = f"a cotangent changes in {changed} of the {len(plan.cases)} cases; {len(tried)} of these were judged"
+    if noticed is not None:
+        note = f"no cotangent changes in the {len(plan.cases)} cases, but with {noticed.case.describe() or 'other values'} one does"
+    return _mutant(plan, edit, "survived", cases=len(tried), note=note)
+
+
+def _first(made: Sequence[Prepared]) -> list[Prepared]:
+    """A few cheap ones in float64, then one in each of the users' dtypes."""
+    exact = [prepared for prepared in made if prepared.case.dtype == "float64"][:CHEAP]
+    return exact + list({prepared.case.dtype: prepared for prepared in reversed(made) if prepared.case.dtype != "float64"}.values())[::-1]
 
 
 def _noticed(pool: Sequence[Prepared], edit: Edit) -> Prepared | None:

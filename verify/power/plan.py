@@ -33,7 +33,7 @@ class Plan:
     edits: dict[Edit, tuple[str, str]]
 
 
-def plan(spec: Spec, cases: int | None, seed: int, checks: Sequence[str] | None) -> Plan:
+def prepare_plan(spec: Spec, cases: int | None, seed: int, checks: Sequence[str] | None) -> Plan:
     """Draw and prepare everything. Raises SpecError where nothing can be traced in float64."""
     drawn = sorted(draw(spec, seed, range(case_count(cases, seed))), key=_cost)
     others = sorted(draw(replace(spec, dtypes=()), seed ^ POOL_SEED, range(POOL)), key=_cost)

@@ -132,7 +132,7 @@ class _NoTraceback:
 
 
 def _with_lines(params: dict[str, Any]) -> dict[str, Any]:
-    rule = params.get("bwd")
+    rule: Any = params.get("bwd")
     if not hasattr(rule, "call_wrapped"):
         return params
 

@@ -73,7 +73,11 @@ def render_markdown(powers: Sequence[Power], command: str, environment: Mapping[
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     for title, pick in (("Survivors", lambda p: p.survivors), ("Edits that change no result", lambda p: p.equivalents)):
         lines += ["", f"## {title}", ""]
-        found = [f"- {power.name}: {_line(mutant, tick='`')}" + (f" ({mutant.note})" if mutant.note else "") for power in powers for mutant in pick(power)]
+        found = [
+            f"- {power.name}: {_line(mutant, tick='`')}" + (f" ({mutant.note})" if mutant.note else "")
+            for power in powers
+            for mutant in pick(power)
+        ]
         lines += found or ["None."]
     return _clean("\n".join(lines)) + "\n"
 
@@ -81,7 +85,9 @@ def render_markdown(powers: Sequence[Power], command: str, environment: Mapping[
 def _headline(power: Power) -> str:
     mistakes = len(power.killed) + len(power.survivors)
     left = f"; {power.left_out} more were left out (--limit)" if power.left_out else ""
-    return f"{power.name} {len(power.killed)} of {mistakes} mistakes caught ({_rate(power)}), {len(power.equivalents)} edits were none{left}"
+    return (
+        f"{power.name} {len(power.killed)} of {mistakes} mistakes caught ({_rate(power)}), {len(power.equivalents)} edits were none{left}"
+    )
 
 
 def _summary(power: Power) -> list[str]:
@@ -112,4 +118,6 @@ def _size(size: float | None) -> str:
 
 
 def _clean(text: str) -> str:
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
