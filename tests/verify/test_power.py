@@ -1,6 +1,7 @@
 """Deliberate mistakes: those that a verification catches, those that it must not be said to catch, and those that are none."""
 
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,10 @@ from click.testing import CliRunner
 import verify
 from verify.cli import main
 from verify.power import edits, ends, surgery
+from verify.power.ladder import smallest_caught
+from verify.power.measure import judge_edits, summarised
 from verify.power.mutant import Edit, mutated
+from verify.power.plan import prepare_plan
 from verify.power.screen import prepare
 from verify.report.power import render_json, render_markdown
 
@@ -48,7 +52,9 @@ POLYNOMIAL = verify.Spec(  # x^2 + x, with a term that is nothing and a conditio
 
 @pytest.fixture(scope="module")
 def measured():
-    return verify.measure_power(LINEAR, cases=14)
+    plan = prepare_plan(LINEAR, 8, 0, None)
+    sharp = [edit for edit in plan.edits if "round" not in edit.name]  # for these see test_a_rounded_cotangent
+    return summarised(plan, judge_edits(plan, sharp), smallest_caught(plan), 0, time.perf_counter())
 
 
 def caught(power):
@@ -56,8 +62,8 @@ def caught(power):
 
 
 def test_mistakes_in_a_plain_rule_are_caught(measured):
-    assert [mutant.edit for mutant in measured.survivors if "float32" not in mutant.edit] == [], str(measured)
-    assert measured.kill_rate > 0.9 and len(measured.killed) > 40
+    assert measured.survivors == () and bool(measured), str(measured)
+    assert measured.kill_rate == 1 and len(measured.killed) > 50
     assert {
         "transpose the second operand",
         "mean instead of sum",
@@ -82,6 +88,14 @@ def test_the_smallest_error_caught_in_each_dtype(measured):
     assert 1e-4 < smallest["bfloat16"] < 1
 
 
+def test_a_rounded_cotangent():
+    plan = prepare_plan(LINEAR, 8, 0, None)
+    (mutant,) = judge_edits(plan, [Edit("cotangent", "[0]", "rounded to bfloat16")])
+    assert (
+        mutant.status == "killed" and mutant.address == "plain_linear/0/2"
+    )  # in float32; in float64 such a rule is taken for a bfloat16 rule
+
+
 def test_renderings(measured):
     assert f"{len(measured.killed)} of {len(measured.killed) + len(measured.survivors)} mistakes caught" in str(measured)
     (operation,) = json.loads(render_json([measured], {}))["operations"]
@@ -91,9 +105,9 @@ def test_renderings(measured):
 
 
 def test_a_crippled_verification_has_survivors():
-    power = verify.measure_power(LINEAR, cases=6, checks=("structure",), limit=12)
+    power = verify.measure_power(LINEAR, cases=4, checks=("structure",), limit=6)
     assert not power and power.kill_rate == 0 and power.left_out > 20
-    assert len(power.survivors) >= 10
+    assert len(power.survivors) >= 4
     assert "SURVIVED plain_linear" in str(power) and "test_power.py:" in str(power) and "more were left out" in str(power)
 
 
@@ -155,8 +169,8 @@ def test_mutants_pass_on_options_integers_keys_and_trees():
         options={"factor": (2.0, 3.0)},
         dtypes=(),
     )
-    power = verify.measure_power(spec, cases=4, limit=12)
-    assert power.killed and len(power.mutants) == 12
+    power = verify.measure_power(spec, cases=4, limit=8)
+    assert power.killed and len(power.mutants) == 8
     broken = mutated(spec, Edit("cotangent", "[0]['b']", "doubled")).fn
     args = ({"w": jnp.arange(3.0), "b": jnp.float32(1)}, jnp.int32(1), jax.random.key(0))
     gradient, wrong = (jax.jit(jax.grad(fn, allow_int=True))(*args) for fn in (spec.fn, broken))
@@ -204,8 +218,6 @@ def test_loops_and_branches_are_broken_inside():
 
 
 def test_seeds_of_the_pool_are_not_those_of_the_cases():
-    from verify.power.plan import prepare_plan
-
     made = prepare_plan(LINEAR, 3, 0, None)
     assert len(made.cases) == 3 and len(made.pool) > 50
     assert not {p.case.seed for p in made.cases} & {p.case.seed for p in made.pool}
@@ -238,9 +250,9 @@ def test_a_wrong_rule_is_to_be_mended_first():
 
 def test_the_command(tmp_path):
     page, data = tmp_path / "power.md", tmp_path / "power.json"
-    arguments = ["power", "relu", "--cases", "6", "--limit", "5", "-q", "--json", str(data), "--markdown", str(page)]
+    arguments = ["power", "relu", "--cases", "4", "--limit", "3", "-q", "--json", str(data), "--markdown", str(page)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code in (0, 1), result.output
     assert "relu" in result.output and "mistakes caught" in result.output
     assert json.loads(data.read_text())["schema"] == "verify-power/1"
-    assert "verify power relu --cases 6" in page.read_text()
+    assert "verify power relu --cases 4" in page.read_text()

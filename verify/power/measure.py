@@ -16,7 +16,7 @@ from verify.runner import run_spec
 from verify.spec import Spec, SpecError
 
 CHEAP = 4  # cases in float64 to judge before one in each of the users' dtypes, which is compiled
-ENOUGH = 16  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
+ENOUGH = 10  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
 WHOSE = {"residual": "a residual", "upstream": "the incoming cotangent", "cotangent": "a cotangent"}
 
 
