@@ -15,8 +15,8 @@ from verify.records import Mutant, Power, Status
 from verify.runner import run_spec
 from verify.spec import Spec, SpecError
 
-CHEAP = 4  # cases in float64 to judge before one in each of the users' dtypes, which is compiled
-ENOUGH = 10  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
+CHEAP = 2  # cases in float64 to judge before one in each of the users' dtypes, which is compiled
+ENOUGH = 8  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
 WHOSE = {"residual": "a residual", "upstream": "the incoming cotangent", "cotangent": "a cotangent"}
 
 
