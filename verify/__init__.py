@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from verify.api import check as check
     from verify.api import replay as replay
     from verify.api import run as run
+    from verify.power.measure import measure_power as measure_power
     from verify.pytest_plugin import parametrize as parametrize
     from verify.records import Finding as Finding
+    from verify.records import Power as Power
     from verify.records import Report as Report
     from verify.records import Status as Status
     from verify.records import Verdict as Verdict
@@ -31,8 +33,10 @@ _LAZY = {
     "check": "verify.api",
     "replay": "verify.api",
     "run": "verify.api",
+    "measure_power": "verify.power.measure",
     "parametrize": "verify.pytest_plugin",
     "Finding": "verify.records",
+    "Power": "verify.records",
     "Report": "verify.records",
     "Status": "verify.records",
     "Verdict": "verify.records",

@@ -108,3 +108,70 @@ class Report:
         from verify.report.text import render_report
 
         return render_report(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """One deliberate mistake in a backward pass, and what became of it.
+
+    edit: the mistake in words; equation: what it was made on, as in one of the cases; source, code: the user's line ("" if unknown).
+    status: "killed" (the verification FAILs, by `check` in the case `address`), "survived", or "equivalent" (it changes no result).
+    cases: how many were judged; note: why it is equivalent, or what is known of its survival.
+    """
+
+    edit: str
+    equation: str
+    source: str
+    code: str
+    status: str
+    check: str | None = None
+    cases: int = 0
+    address: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """Which deliberate mistakes the verification of one operation catches. `bool(power)` is True when there were some and all were caught.
+
+    smallest_caught: dtype -> the smallest relative error of a whole cotangent that is caught, the worst over arguments; None where none is.
+    left_out: how many mutants were not tried, because of a limit.
+    """
+
+    name: str
+    mutants: tuple[Mutant, ...]
+    smallest_caught: Mapping[str, float | None] = field(default_factory=dict)
+    cases: int = 0
+    pool: int = 0
+    seed: int = 0
+    left_out: int = 0
+    seconds: float = 0.0
+
+    def _with(self, status: str) -> tuple[Mutant, ...]:
+        return tuple(mutant for mutant in self.mutants if mutant.status == status)
+
+    @property
+    def killed(self) -> tuple[Mutant, ...]:
+        return self._with("killed")
+
+    @property
+    def survivors(self) -> tuple[Mutant, ...]:
+        return self._with("survived")
+
+    @property
+    def equivalents(self) -> tuple[Mutant, ...]:
+        return self._with("equivalent")
+
+    @property
+    def kill_rate(self) -> float | None:
+        """Killed mutants of those that change a result; None if there are none."""
+        wrong = len(self.killed) + len(self.survivors)
+        return len(self.killed) / wrong if wrong else None
+
+    def __bool__(self) -> bool:
+        return bool(self.killed) and not self.survivors
+
+    def __str__(self) -> str:
+        from verify.report.power import render_power
+
+        return render_power(self)

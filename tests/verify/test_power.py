@@ -1,0 +1,261 @@
+"""Deliberate mistakes: those that a verification catches, those that it must not be said to catch, and those that are none."""
+
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+from click.testing import CliRunner
+
+import verify
+from verify.cli import main
+from verify.power import edits, ends, surgery
+from verify.power.ladder import smallest_caught
+from verify.power.measure import judge_edits, summarised
+from verify.power.mutant import Edit, mutated
+from verify.power.plan import prepare_plan
+from verify.power.screen import prepare
+from verify.report.power import render_json, render_markdown
+
+
+def rule(primal, forward, backward):
+    function = jax.custom_vjp(primal)
+    function.defvjp(forward, backward)
+    return function
+
+
+def linear(x, w, b):
+    return x @ w + b
+
+
+def linear_backward(residuals, ct):
+    x, w = residuals
+    return ct @ w.T, x.T @ ct, ct.sum(0)
+
+
+LINEAR = verify.Spec(
+    name="plain_linear",
+    fn=rule(linear, lambda x, w, b: (linear(x, w, b), (x, w)), linear_backward),
+    args={"x": verify.Arg(dims="n d"), "w": verify.Arg(dims="d k"), "b": verify.Arg(dims="k")},
+    sizes={"n": (1, 12), "d": (1, 12), "k": (1, 12)},
+    dtypes=("float32", "bfloat16"),
+)
+POLYNOMIAL = verify.Spec(  # x^2 + x, with a term that is nothing and a condition that always holds
+    name="polynomial",
+    fn=rule(lambda x: x * x + x, lambda x: (x * x + x, x), lambda x, ct: (jnp.where(x < jnp.inf, 2 * x * ct + ct, 0.0) + 0 * x,)),
+    args={"x": verify.Arg(dims="n")},
+    sizes={"n": (1, 12)},
+    dtypes=(),
+)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    plan = prepare_plan(LINEAR, 8, 0, None)
+    sharp = [edit for edit in plan.edits if "round" not in edit.name]  # for these see test_a_rounded_cotangent
+    return summarised(plan, judge_edits(plan, sharp), smallest_caught(plan), 0, time.perf_counter())
+
+
+def caught(power):
+    return {mutant.edit for mutant in power.killed}
+
+
+def test_mistakes_in_a_plain_rule_are_caught(measured):
+    assert measured.survivors == () and bool(measured), str(measured)
+    assert measured.kill_rate == 1 and len(measured.killed) > 50
+    assert {
+        "transpose the second operand",
+        "mean instead of sum",
+        "the incoming cotangent replaced by ones",
+        "a residual replaced by zeros",
+        "a cotangent one element zeroed",
+        "a cotangent times 1 + 1e-06 in float64",
+    } <= caught(measured)
+    assert all(mutant.address.startswith("plain_linear/0/") and mutant.check for mutant in measured.killed)
+
+
+def test_the_users_line_is_shown(measured):
+    where = next(mutant for mutant in measured.mutants if mutant.edit == "mean instead of sum")
+    assert "test_power.py:" in where.source and where.code == "return ct @ w.T, x.T @ ct, ct.sum(0)"
+    assert where.equation.startswith("float64[") and "reduce_sum(" in where.equation
+
+
+def test_the_smallest_error_caught_in_each_dtype(measured):
+    smallest = measured.smallest_caught
+    assert smallest["float64"] <= 1e-8
+    assert smallest["float32"] <= 1e-4
+    assert 1e-4 < smallest["bfloat16"] < 1
+
+
+def test_a_rounded_cotangent():
+    plan = prepare_plan(LINEAR, 8, 0, None)
+    (mutant,) = judge_edits(plan, [Edit("cotangent", "[0]", "rounded to bfloat16")])
+    assert (
+        mutant.status == "killed" and mutant.address == "plain_linear/0/2"
+    )  # in float32; in float64 such a rule is taken for a bfloat16 rule
+
+
+def test_renderings(measured):
+    assert f"{len(measured.killed)} of {len(measured.killed) + len(measured.survivors)} mistakes caught" in str(measured)
+    (operation,) = json.loads(render_json([measured], {}))["operations"]
+    assert operation["killed"] == len(measured.killed) and len(operation["mutants"]) == len(measured.mutants)
+    page = render_markdown([measured], "verify power plain_linear", {"jax": "0"})
+    assert "`verify power plain_linear`" in page and "| plain_linear |" in page and "## Survivors" in page
+
+
+def test_a_crippled_verification_has_survivors():
+    power = verify.measure_power(LINEAR, cases=4, checks=("structure",), limit=6)
+    assert not power and power.kill_rate == 0 and power.left_out > 20
+    assert len(power.survivors) >= 4
+    assert "SURVIVED plain_linear" in str(power) and "test_power.py:" in str(power) and "more were left out" in str(power)
+
+
+def test_cases_of_a_single_size_have_survivors():
+    power = verify.measure_power(LINEAR, cases=1, limit=40)  # the first case has the size 1 everywhere
+    assert power.killed and power.survivors
+    assert any("no cotangent changes in the 1 cases, but with n=" in mutant.note for mutant in power.survivors)
+
+
+def test_what_changes_nothing_is_no_mistake():
+    plan = prepare_plan(POLYNOMIAL, 8, 0, None)
+    power = summarised(
+        plan, judge_edits(plan, [edit for edit in plan.edits if edit.where == "equation" and "round" not in edit.name]), {}, 0, 0.0
+    )
+    none = {(mutant.edit, mutant.equation.split("(")[0].split()[-1]) for mutant in power.equivalents}
+    assert {
+        ("< and <= exchanged", "lt"),
+        ("always true", "lt"),
+        ("keep only the first term", "add"),
+        ("flip the sign of the second term", "add"),
+    } <= none
+    assert "add 1 to the constant" in caught(power)
+    assert all("no cotangent changes in" in mutant.note for mutant in power.equivalents)
+    assert "no mistakes" in str(power)
+
+
+def test_a_rule_by_custom_jvp():
+    @jax.custom_jvp
+    def square(x):
+        return x * x
+
+    @square.defjvp
+    def _(primals, tangents):
+        return square(primals[0]), 2 * primals[0] * tangents[0]
+
+    power = verify.measure_power(verify.Spec(name="square", fn=square, args={"x": verify.Arg(dims="n")}, dtypes=()), cases=5, limit=12)
+    assert power.killed and power.kill_rate > 0.8
+
+
+def test_mutants_pass_on_options_integers_keys_and_trees():
+    def scaled(params, index, key, *, factor):
+        return factor * params["w"][index] + params["b"] * jax.random.uniform(key, ())
+
+    def forward(params, index, key, factor):
+        return scaled(params, index, key, factor=factor), (params, index, key)
+
+    def backward(factor, residuals, ct):
+        params, index, key = residuals
+        w_ct = jnp.zeros_like(params["w"]).at[index].add(factor * ct)
+        return {"w": w_ct, "b": ct * jax.random.uniform(key, ()).astype(ct.dtype)}, None, None
+
+    inner = jax.custom_vjp(lambda params, index, key, factor: scaled(params, index, key, factor=factor), nondiff_argnums=(3,))
+    inner.defvjp(forward, backward)
+    spec = verify.Spec(
+        name="tree",
+        fn=lambda params, index, key, *, factor=2.0: inner(params, index, key, factor),
+        args={
+            "params": {"w": verify.Arg(dims="n"), "b": verify.Arg()},
+            "index": verify.Arg(dtype="int32", low=0, high=1),
+            "key": verify.Arg(dtype="key"),
+        },
+        options={"factor": (2.0, 3.0)},
+        dtypes=(),
+    )
+    power = verify.measure_power(spec, cases=4, limit=8)
+    assert power.killed and len(power.mutants) == 8
+    broken = mutated(spec, Edit("cotangent", "[0]['b']", "doubled")).fn
+    args = ({"w": jnp.arange(3.0), "b": jnp.float32(1)}, jnp.int32(1), jax.random.key(0))
+    gradient, wrong = (jax.jit(jax.grad(fn, allow_int=True))(*args) for fn in (spec.fn, broken))
+    assert float(wrong["b"]) == pytest.approx(2 * float(gradient["b"])) and (wrong["w"] == gradient["w"]).all()
+    batch = jax.vmap(lambda w: jax.grad(lambda w: broken({"w": w, "b": 1.0}, *args[1:], factor=3.0))(w))(jnp.ones((2, 3)))
+    assert batch.tolist() == [[0, 3, 0], [0, 3, 0]]
+
+
+def test_every_equation_edit_keeps_shape_and_dtype():
+    def program(x, y, p):
+        s = jnp.where(p & (x < y), x - y, -x) / 2 + jnp.maximum(x, 0) * jnp.exp(y) + jnp.sin(x) ** 3
+        return s @ y.T + jnp.cumsum(x @ y, 0) + s.sum(0)[:, None] + jax.lax.rsqrt(jnp.sqrt(jnp.abs(s)).max(1)) + s[::-1]
+
+    args = (jnp.ones((3, 3)), jnp.full((3, 3), 0.5), jnp.ones((3, 3), bool))
+    jaxpr = jax.make_jaxpr(program)(*args)
+    tried = set()
+    for place in surgery.places(jaxpr):
+        for name in edits.edits_of(place.equation):
+            tried.add(name)
+            operation = surgery.Operation(place.path, lambda e, v, name=name: edits.edited(name, e, v))
+            assert jax.make_jaxpr(lambda *a, op=operation: surgery.run(jaxpr, a, op))(*args).out_avals == jaxpr.out_avals, name
+    assert len(tried) > 0.7 * len(edits.KINDS), set(edits.KINDS) - tried
+
+
+def test_every_change_at_the_ends_keeps_shape_and_dtype():
+    for dtype in ("float32", "bfloat16"):
+        for shape in ((), (0,), (3,), (2, 2), (3, 70)):
+            array = jnp.ones(shape, dtype)
+            for table in (ends.RESIDUAL, ends.UPSTREAM, ends.COTANGENT):
+                for name, change in table.items():
+                    out = change(array, [array])
+                    assert (out.shape, out.dtype) == (array.shape, array.dtype), name
+
+
+def test_loops_and_branches_are_broken_inside():
+    def program(x):
+        body = lambda c, v: (c * 2.0 + v, jnp.sin(c))
+        return jax.lax.cond(x.sum() > 0, lambda x: jax.lax.scan(body, x[0], x)[0], lambda x: x[0] - x[1], x)
+
+    x = jnp.array([1.0, 2.0, 3.0])
+    jaxpr = jax.make_jaxpr(program)(x)
+    place = next(place for place in surgery.places(jaxpr) if place.equation.primitive.name == "mul")
+    (out,) = surgery.run(jaxpr, [x], surgery.Operation(place.path, lambda e, v: edits.edited("drop the second factor", e, v)))
+    assert float(out) == 7.0 and float(program(x)) == 19.0
+
+
+def test_seeds_of_the_pool_are_not_those_of_the_cases():
+    made = prepare_plan(LINEAR, 3, 0, None)
+    assert len(made.cases) == 3 and len(made.pool) > 50
+    assert not {p.case.seed for p in made.cases} & {p.case.seed for p in made.pool}
+    assert prepare(LINEAR, made.cases[0].case).fits.keys() == made.cases[0].fits.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["power", "layer_nrom"], "layer_norm"),
+        (["power", "layer_norm", "--check", "nonsense"], "there is no check"),
+        (["power", "layer_norm", "--json", "-", "--markdown", "-"], "would mix two reports"),
+        (["power", "layer_norm", "--limit", "0"], "--limit"),
+    ],
+)
+def test_usage_errors(arguments, said):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and said in result.output
+
+
+def test_a_wrong_rule_is_to_be_mended_first():
+    wrong = rule(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, ct: (2 * jnp.cos(x) * ct,))
+    with pytest.raises(verify.SpecError, match=r"(?s)verdict FAIL.*mend the rule first.*right one times 2"):
+        verify.measure_power(verify.Spec(name="wrong", fn=wrong, args={"x": verify.Arg(dims="n")}), cases=2)
+    with pytest.raises(verify.SpecError, match="limit must be at least 1"):
+        verify.measure_power(LINEAR, cases=2, limit=0)
+    with pytest.raises(verify.SpecError, match="checks is empty"):
+        verify.measure_power(LINEAR, cases=2, checks=())
+
+
+def test_the_command(tmp_path):
+    page, data = tmp_path / "power.md", tmp_path / "power.json"
+    arguments = ["power", "relu", "--cases", "4", "--limit", "3", "-q", "--json", str(data), "--markdown", str(page)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code in (0, 1), result.output
+    assert "relu" in result.output and "mistakes caught" in result.output
+    assert json.loads(data.read_text())["schema"] == "verify-power/1"
+    assert "verify power relu --cases 4" in page.read_text()

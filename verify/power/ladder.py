@@ -1,0 +1,53 @@
+"""The smallest relative error of a whole cotangent that the verification catches, in each dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from verify.power.ends import relative
+from verify.power.mutant import Edit, mutated
+from verify.power.plan import Plan, catching_check
+from verify.power.screen import Prepared
+from verify.values import largest
+
+TRIED = {"float64": 2}  # cases for each cotangent, else 1: more of them would catch smaller errors still
+RUNGS = {"float64": tuple(10.0**-k for k in range(1, 15))}
+COARSE_RUNGS = tuple(2.0**-k for k in range(1, 21))
+
+
+def smallest_caught(plan: Plan) -> dict[str, float | None]:
+    """dtype -> the size, the worst over the arguments that cases have in this dtype; None if there are none, or one is not caught at any size."""
+    result: dict[str, float | None] = {}
+    paths = list(dict.fromkeys(path for prepared in plan.cases for path in prepared.paths))
+    for dtype in ("float64", *(dtype for dtype in plan.spec.dtypes if dtype != "mixed")):
+        with_cases = [(path, cases) for path in paths if (cases := _cases(plan, path, dtype))]
+        worst = max((_smallest(plan, path, dtype, cases) for path, cases in with_cases), default=math.inf)
+        result[dtype] = worst if math.isfinite(worst) else None
+    return result
+
+
+def _cases(plan: Plan, path: str, dtype: str) -> list[Prepared]:
+    return [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _nonzero(prepared, path)][: TRIED.get(dtype, 1)]
+
+
+def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> float:
+
+    def caught(size: float) -> bool:
+        spec = mutated(plan.spec, Edit("cotangent", path, relative(size, dtype)))
+        return any(catching_check(spec, prepared.case, plan.selected) for prepared in cases)
+
+    return _last(RUNGS.get(dtype, COARSE_RUNGS), caught)
+
+
+def _nonzero(prepared: Prepared, path: str) -> bool:
+    return path in prepared.paths and largest(prepared.want[prepared.paths.index(path)]) > 0
+
+
+def _last(rungs: Sequence[float], caught: Callable[[float], bool]) -> float:
+    """The smallest size that is caught, infinity if none is; by bisection, as what is caught at one size is caught at larger ones."""
+    low, high = -1, len(rungs)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if caught(rungs[middle]) else (low, middle)
+    return rungs[low] if low >= 0 else math.inf

@@ -1,0 +1,72 @@
+"""What one measurement works with: the verification's cases and an independent pool of inputs, prepared, and the edits to try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import jax
+import numpy as np
+
+from verify import checks as all_checks
+from verify.cases import Case, draw
+from verify.power.mutant import Edit
+from verify.power.screen import Prepared, prepare
+from verify.programs import StageError
+from verify.records import Status
+from verify.runner import case_count, judge
+from verify.spec import Spec, SpecError
+
+POOL = 96  # inputs that tell whether an edit is a mistake at all: two periods of the drawn sizes and values
+POOL_SEED = 0x5EED  # the pool's draws differ from those of every seed that people use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """cases: of the verification, those that tell most for their cost first; pool: other inputs; edits: with (equation, source) of each."""
+
+    spec: Spec
+    selected: tuple[ModuleType, ...]
+    cases: tuple[Prepared, ...]
+    pool: tuple[Prepared, ...]
+    edits: dict[Edit, tuple[str, str]]
+
+
+def prepare_plan(spec: Spec, cases: int | None, seed: int, checks: Sequence[str] | None) -> Plan:
+    """Draw and prepare everything. Raises SpecError where nothing can be traced in float64."""
+    drawn = sorted(draw(spec, seed, range(case_count(cases, seed))), key=_cost)
+    others = sorted(draw(replace(spec, dtypes=()), seed ^ POOL_SEED, range(POOL)), key=_cost)
+    mine, pool = _prepared(spec, drawn), _prepared(spec, others)
+    found: dict[Edit, tuple[str, str]] = {}
+    for prepared in (*mine, *pool):
+        for edit, made_on in prepared.fits.items():
+            found.setdefault(edit, made_on)
+    return Plan(spec=spec, selected=all_checks.select(list(checks) if checks is not None else None), cases=mine, pool=pool, edits=found)
+
+
+def _prepared(spec: Spec, cases: Sequence[Case]) -> tuple[Prepared, ...]:
+    done, trouble = [], None
+    for case in cases:
+        try:
+            done.append(prepare(spec, case))
+        except StageError as error:
+            trouble = error
+    if trouble is not None and not done:
+        raise SpecError(f"{spec.name}: its backward cannot be traced in float64, so it cannot be broken on purpose: {str(trouble)[:300]}")
+    return tuple(done)
+
+
+def _cost(case: Case) -> tuple[bool, bool, int]:
+    """Low precision is compiled, so it comes last; in arrays with a size of 0 or 1 few mistakes show."""
+    sizes = [n for size in case.sizes.values() for n in (size if isinstance(size, tuple) else (size,))]
+    elements = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(case.args) if isinstance(leaf, np.ndarray))
+    return (case.dtype != "float64", bool(sizes) and min(sizes) <= 1, elements)
+
+
+def catching_check(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> str | None:
+    """The first check that FAILs. An edit keeps shapes and dtypes; so the structure check has nothing to say of it."""
+    for finding in judge(spec, case, selected).findings:
+        if finding.status is Status.FAIL and finding.check != "structure":
+            return finding.check
+    return None

@@ -1,0 +1,166 @@
+"""A traced backward pass run again, equation by equation, with one equation changed; and where each equation stands in the user's source."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.extend import core, linear_util, source_info_util
+
+from verify import _compat
+
+INLINE = ("jit", "pjit", "closed_call", "core_call")
+REBUILT = ("scan", "cond", "checkpoint", "remat2")  # run with a changed inner program; loops with a condition may never end, so they stay
+Key = tuple[str, str, int]  # source ("/path/file.py:12:4 (function)", or ""), primitive, ordinal among these
+Path_ = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An equation to change: where it is in the traced program, and what computes its outputs instead."""
+
+    path: Path_
+    replacement: Callable[[Any, list[Any]], list[Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An equation of a traced program: its name over all shapes (key), and where it is in this one (path)."""
+
+    key: Key
+    path: Path_
+    equation: Any
+
+
+def places(jaxpr: Any) -> list[Place]:
+    """Every equation that can be changed, in order.
+
+    The user's line of an equation inside of a library's `jit` is the line of the call.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    found = []
+    for path, equation, source in _visit(jaxpr, (), ""):
+        which = (source, equation.primitive.name)
+        counts[which] = counts.get(which, -1) + 1
+        found.append(Place((*which, counts[which]), path, equation))
+    return found
+
+
+def _visit(jaxpr: Any, path: Path_, outer: str) -> Iterator[tuple[Path_, Any, str]]:
+    for i, equation in enumerate(_compat.closed(jaxpr).jaxpr.eqns):
+        source = _compat.source_line(equation) or outer
+        inner = _inner(equation)
+        if not inner:
+            yield (*path, i), equation, source
+        for label, program in inner:
+            yield from _visit(program, (*path, i, label), source)
+
+
+def _inner(equation: Any) -> list[tuple[Any, Any]]:
+    """The programs inside of an equation that may be changed, by label."""
+    name, params = equation.primitive.name, equation.params
+    if name in _compat.CUSTOM_RULES:
+        return [(label, params[label]) for label in ("call_jaxpr", "fun_jaxpr") if label in params][:1]
+    if name == "cond":
+        return [(("branches", k), branch) for k, branch in enumerate(params["branches"])]
+    if name in INLINE or name in REBUILT:
+        return [(label, params[label]) for label in ("jaxpr", "call_jaxpr") if label in params][:1]
+    return []
+
+
+def run(jaxpr: Any, args: Sequence[Any], operation: Operation | None = None, path: Path_ = (), lines: bool = False) -> list[Any]:
+    """Evaluate a jaxpr on arrays or tracers, with the operation's equation replaced.
+
+    lines: let the backward of a custom_vjp be traced with the lines of its own source (JAX gives all of it the line of the call).
+    """
+    jaxpr = _compat.closed(jaxpr)
+    env: dict[Any, Any] = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
+    env |= dict(zip(jaxpr.jaxpr.invars, args, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else env[atom]
+
+    for i, equation in enumerate(jaxpr.jaxpr.eqns):
+        here, values = (*path, i), [read(atom) for atom in equation.invars]
+        aimed = operation is not None and operation.path[: len(here)] == here
+        name = equation.primitive.name
+        if operation is not None and operation.path == here:
+            outputs = operation.replacement(equation, values)
+        elif name in INLINE or (aimed and name in _compat.CUSTOM_RULES):
+            ((label, program),) = _inner(equation)
+            outputs = run(program, values, operation, (*here, label), lines)
+        elif aimed and operation is not None:
+            outputs = _compat.bind(equation, values, _rebuilt(equation, operation, here))
+        else:
+            outputs = _compat.bind(equation, values, _with_lines(equation.params) if lines else equation.params)
+        env |= dict(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.jaxpr.outvars]
+
+
+def _rebuilt(equation: Any, operation: Operation, here: Path_) -> dict[str, Any]:
+    """The parameters of a loop, branch or checkpoint, with the operation done inside."""
+    params = dict(equation.params)
+    for label, program in _inner(equation):
+        if operation.path[len(here)] != label:
+            continue
+        changed: Any = jax.make_jaxpr(
+            lambda *args, program=program, label=label: run(program, args, operation, (*here, label))
+        )(*_compat.closed(program).in_avals)  # fmt: skip
+        changed = changed if isinstance(program, core.ClosedJaxpr) else changed.jaxpr if not changed.consts else program
+        if isinstance(label, tuple):
+            branches = list(params[label[0]])
+            branches[label[1]] = changed
+            params[label[0]] = tuple(branches)
+        else:
+            params[label] = changed
+    return params
+
+
+class _NoTraceback:
+    """Makes JAX look for the user's line itself: a context with nothing in it, unlike None, replaces the one of the call."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def as_python_traceback(self) -> None:
+        return None
+
+
+def _with_lines(params: dict[str, Any]) -> dict[str, Any]:
+    rule: Any = params.get("bwd")
+    if not hasattr(rule, "call_wrapped"):
+        return params
+
+    def backward(*args: Any) -> Any:
+        with source_info_util.user_context(_NoTraceback()):  # type: ignore[arg-type]
+            return rule.call_wrapped(*args)
+
+    return {**params, "bwd": linear_util.wrap_init(backward, debug_info=rule.debug_info)}
+
+
+def source_text(source: str) -> tuple[str, str]:
+    """("folder/file.py:12", the text of that line) of a source as JAX gives it; ("", "") if unknown."""
+    match = re.match(r"(.*?):(\d+)(?::\d+)?(?: |$)", source)
+    if match is None:
+        return "", ""
+    path, line = Path(match[1]), int(match[2])
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{shown}:{line}", linecache.getline(str(path), line).strip()
+
+
+def equation_text(equation: Any) -> str:
+    """An equation in one line: "float64[2,3] = mul(float64[2,1], 2.0)"."""
+    operands = ", ".join(str(atom.val) if isinstance(atom, core.Literal) else atom.aval.str_short() for atom in equation.invars)
+    params = equation.params
+    more = {
+        "dot_general": lambda: f"; contract {params['dimension_numbers'][0]}, batch {params['dimension_numbers'][1]}",
+        "transpose": lambda: f"; permutation {params['permutation']}",
+        "broadcast_in_dim": lambda: f"; dimensions {params['broadcast_dimensions']}",
+        "integer_pow": lambda: f"; exponent {params['y']}",
+    }.get(equation.primitive.name, lambda: f"; axes {params['axes']}" if "axes" in params else "")()
+    return f"{', '.join(var.aval.str_short() for var in equation.outvars)} = {equation.primitive.name}({operands}{more})"
