@@ -22,6 +22,14 @@ def jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: list
     return program(moved[0], rest, moved[1])
 
 
+def jittered_together(program: engine.Program, case: Case, k: int, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:
+    """Likewise in float64, but equal values stay equal: at ties and kinks, where another rounding breaks them."""
+    rng = case.rng(f"together{k}")
+    values = np.unique(np.concatenate([x.reshape(-1) for x in diff]))
+    factors = 1.0 + tolerance.JITTER_ULPS * tolerance.EPS["float64"] * rng.choice((-1, 1), size=values.shape)
+    return program([x * factors[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff], rest, ct)
+
+
 def rounding_noise(
     base: Result, moved: Sequence[Result], reference: str = "reference", rule: str = "rule", stress: bool = False
 ) -> list[np.ndarray]:

@@ -21,12 +21,16 @@ def own_error(observation: Observation, rule: Measured, direction: Sequence[np.n
 
 
 def judge_slope(
-    check: str, observation: Observation, direction: Sequence[np.ndarray], want: float, error: float, oracle: str, abstains: Status = Status.SKIP
+    check: str, observation: Observation, direction: Sequence[np.ndarray], want: float, error: float, oracle: str, abstains: Status = Status.SKIP,
+    own: float | None = None,
 ) -> Finding:  # fmt: skip
-    """Compare the rule's slope with `want` +- `error`; `oracle` names who says so. Where the bound is too wide: `abstains`."""
+    """Compare the rule's slope with `want` +- `error`; `oracle` names who says so. Where the bound is too wide: `abstains`.
+
+    `own` is how far rounding in the rule may move its slope, by default what was measured at the case's inputs.
+    """
     rule, address = observation.measured[0], observation.case.address
     got, size = project(rule.runs["base"]["rule"], direction)
-    bound = error + own_error(observation, rule, direction, size)
+    bound = error + (own_error(observation, rule, direction, size) if own is None else own)
     if not np.isfinite(want) or not np.isfinite(bound) or (size > 0 and bound > (CANNOT_TELL if rule.dtype == "float64" else 0.1) * size):
         message = f"{oracle} cannot bound the error here (a kink or a value that is not finite near the inputs)"
         return Finding(check=check, status=abstains, message=message, address=address, dtype=rule.dtype)

@@ -13,11 +13,15 @@ import numpy as np
 
 from verify.checks.along import judge_slope
 from verify.checks.compare import subscript
+from verify.engine import Program
+from verify.noise import jittered_together, rounding_noise
 from verify.observe import Observation
 from verify.oracles import autodiff
+from verify.oracles.agreement import project
 from verify.oracles.finite_difference import slope
 from verify.records import Finding, Status
 from verify.slopes import slope_along
+from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64
 from verify.values import rms, wide
 
 CODE, NAME, TITLE = "V022", "kinks", "at kinks and ties the rule gives a subgradient"
@@ -29,14 +33,19 @@ def applies(observation: Observation) -> bool:
 
 
 def judge(observation: Observation) -> list[Finding]:
-    return [_between(observation), *_along_ties(observation)]
+    program, cts = observation.exact_program, observation.cts["base"]
+    if program is None or observation.truth is None:
+        return []
+    moved = [jittered_together(program, observation.case, k, observation.diff, observation.rest, cts) for k in range(JITTERS)]
+    noise = rounding_noise(observation.truth["base"], moved)
+    return [_between(observation, noise), *_along_ties(observation, program, noise)]
 
 
-def _between(observation: Observation) -> Finding:
+def _between(observation: Observation, noise: list[np.ndarray]) -> Finding:
     """Each element lies between the one-sided derivatives, as far as these jump."""
     address, compared, convention = observation.case.address, 0, ""
     measured = observation.measured[0]
-    known = autodiff.gradient(observation, measured)
+    known = autodiff.gradient(observation, replace(measured, noise=noise))
     for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs["base"]["rule"], strict=True)):
         sides, got = autodiff.sides_at(observation, leaf), wide(raw)
         jumps = sides.jumps & np.isfinite(known.error[leaf])
@@ -72,11 +81,10 @@ def _convention(observation: Observation, leaf: int, got: np.ndarray, jumps: np.
     )
 
 
-def _along_ties(observation: Observation) -> list[Finding]:
+def _along_ties(observation: Observation, program: Program, noise: list[np.ndarray]) -> list[Finding]:
     """Slopes along directions in which equal entries of an argument move alike, by finite differences."""
-    program = observation.exact_program
-    if program is None or observation.truth is None:
-        return []
+    assert observation.truth is not None
+    gradient = observation.measured[0].runs["base"]["rule"]
     findings = []
     cts, center = observation.cts["base"], observation.truth["base"]["reference_out"]
     for k in range(DIRECTIONS):
@@ -85,7 +93,9 @@ def _along_ties(observation: Observation) -> list[Finding]:
             continue
         measured = slope_along(program, observation.diff, observation.rest, cts, "reference_out", "float64", v, center)
         want, error = slope(measured)
-        finding = judge_slope(NAME, observation, v, want, error, "finite differences")
+        rounding = float(sum(np.sum(n * np.abs(move)) for n, move in zip(noise, v, strict=True)))
+        own = RELATIVE_64 * project(gradient, v)[1] + NOISE_FACTOR * rounding
+        finding = judge_slope(NAME, observation, v, want, error, "finite differences", own=own)
         if finding.status is Status.FAIL:
             findings.append(_worded(finding))
         elif finding.status is Status.PASS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 
 from verify.checks.compare import compare
@@ -26,7 +27,7 @@ def applies(observation: Observation) -> bool:
 
 def judge(observation: Observation) -> list[Finding]:
     findings = [finding for measured in observation.measured for finding in _judge(observation, measured)]
-    if not any(np.issubdtype(getattr(array, "dtype", np.float64), np.integer) for array in observation.rest):
+    if not any(jnp.issubdtype(array.dtype, jnp.integer) for array in observation.rest):
         return findings
     hint = '. If an integer argument is an index, give its range: Arg(dtype="int32", low=0, high=...) or sample='
     return [replace(f, message=f.message + hint) if f.status is Status.INCONCLUSIVE else f for f in findings]

@@ -75,7 +75,8 @@ class Sides:
 
     jumps: it has different limits from both sides, and low, high enclose them and the gradient at the inputs.
     singular: the limits agree with each other and not with autodiff at the inputs; then the limit is the derivative (mean value theorem), and
-        autodiff of the formula is wrong in this point (xlogy at 0, logaddexp of equals). drift bounds the limit's error.
+        autodiff of the formula is wrong in this point (xlogy at 0, logaddexp of equals).
+    drift: a bound of the error of limit, or of low and high.
     """
 
     low: np.ndarray
@@ -87,14 +88,21 @@ class Sides:
 
 
 def _estimate(wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], scales: Sequence[float], dtype: str) -> Estimate:
+    """At a jump the noise is that of inputs moved across it, and the interval between the sides says more.
+
+    Where anything jumps (a tie), a common limit of the sides elsewhere is a coincidence of the direction, and says nothing.
+    """
     values, errors = [], []
-    for leaf, (want, noise, scale) in enumerate(zip(wants, noises, scales, strict=True)):
-        sides = _sides(around, leaf, want, scale)
+    seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
+    tie = any(bool(sides.jumps.any()) for sides in seen)
+    for want, noise, scale, sides in zip(wants, noises, scales, seen, strict=True):
         value = np.where(sides.singular, sides.limit, want)
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
-        error = np.where(sides.singular, error + sides.drift, error)
-        values.append(np.where(sides.jumps, (sides.low + sides.high) / 2, value))
-        errors.append(np.where(sides.jumps, error + (sides.high - sides.low) / 2, error))
+        error = np.where(sides.singular, np.inf if tie else error + sides.drift, error)
+        middle, half = (sides.low + sides.high) / 2, (sides.high - sides.low) / 2
+        at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, scale) + half + sides.drift
+        values.append(np.where(sides.jumps, middle, value))
+        errors.append(np.where(sides.jumps, at_jump, error))
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
@@ -124,7 +132,7 @@ def _sides(around: Sequence[Any], leaf: int, want: np.ndarray, scale: float) -> 
         jumps = jump > notable
         near, far = (ahead + behind) / 2, (far_ahead + far_behind) / 2
         limit = near + (near - far) / (STEP_RATIO**2 - 1)
-        drift = np.abs(near - far) + np.abs(ahead - behind)
+        drift = np.where(jumps, np.abs(ahead - far_ahead) + np.abs(behind - far_behind), np.abs(near - far) + np.abs(ahead - behind))
         off = np.abs(want - limit)
         settled = drift < np.where(np.isfinite(want), SINGULAR_DRIFT * off, KINK_JUMP * np.abs(limit))
         singular = ~jumps & np.isfinite(limit) & settled & ((off > notable) | ~np.isfinite(want))
