@@ -62,6 +62,9 @@ def sharding(split: bool, over: Mesh | AbstractMesh | None = None) -> NamedShard
 
 def run(function: Callable[..., Sequence[Any]], arrays: Sequence[np.ndarray], split: Sequence[bool]) -> list[np.ndarray]:
     """A flat function of arrays on four devices. What it raises when it is traced is raised as it is; UnavailableError for all that comes later."""
+    arrays = [
+        array.astype(jax.dtypes.canonicalize_dtype(array.dtype)) for array in arrays
+    ]  # the child has 64-bit types whatever is off here
     structs = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding(on)) for a, on in zip(arrays, split, strict=True)]
     jitted = jax.jit(function)
     traced = jitted.trace(*structs)

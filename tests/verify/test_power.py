@@ -69,7 +69,7 @@ def test_mistakes_in_a_plain_rule_are_caught(measured):
         "mean instead of sum",
         "the incoming cotangent replaced by ones",
         "a residual replaced by zeros",
-        "a cotangent one element zeroed",
+        "a cotangent with one element zeroed",
         "a cotangent times 1 + 1e-06 in float64",
     } <= caught(measured)
     assert all(mutant.address.startswith("plain_linear/0/") and mutant.check for mutant in measured.killed)
@@ -203,8 +203,10 @@ def test_every_change_at_the_ends_keeps_shape_and_dtype():
         for shape in ((), (0,), (3,), (2, 2), (3, 70)):
             array = jnp.ones(shape, dtype)
             for table in (ends.RESIDUAL, ends.UPSTREAM, ends.COTANGENT):
-                for name, change in table.items():
-                    out = change(array, [array])
+                for name, end in table.items():
+                    if not array.size or not end.fits(array, [array, jnp.zeros(shape, dtype)]):
+                        continue
+                    out = end.change(array, [array, jnp.zeros(shape, dtype)])
                     assert (out.shape, out.dtype) == (array.shape, array.dtype), name
 
 

@@ -1,87 +1,98 @@
 """What may go wrong at the ends of a backward pass: a residual, the incoming cotangent, or the cotangent of one argument.
 
-Each is `change(array, others) -> array` of the same shape and dtype; `others` are the residuals or cotangents beside it.
+Each is `change(array, others) -> array` of the same shape and dtype; `others` are the residuals or cotangents beside it. `fits` says whether that
+changes anything at this shape.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 
 Change = Callable[[Any, Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class End:
+    """One edit; fits: of an array, or its shape and dtype, and those beside it."""
+
+    change: Change
+    fits: Callable[[Any, Sequence[Any]], bool] = lambda array, others: True
+
+
 BLOCK, TAIL = 8, 64  # a kernel that forgets its last, incomplete block; one that handles its first block only
 
 
-def _twin(array: Any, others: Sequence[Any]) -> Any:
-    """Another one of the same shape and dtype, or the array itself."""
-    return next((b for b in others if b is not array and b.shape == array.shape and b.dtype == array.dtype), array)
+def _twins(array: Any, others: Sequence[Any]) -> list[Any]:
+    """The others of the same shape and dtype."""
+    return [b for b in others if b is not array and b.shape == array.shape and b.dtype == array.dtype]
 
 
-def _is_float(array: Any) -> bool:
+def _is_float(array: Any, others: Sequence[Any] = ()) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.floating))
 
 
-def _zero_from(start: Callable[[int], int]) -> Change:
-    def change(array: Any, others: Sequence[Any]) -> Any:
-        if not array.ndim or start(array.shape[-1]) >= array.shape[-1]:
-            return array
-        return array.at[..., start(array.shape[-1]) :].set(0)
-
-    return change
+def _zero_from(start: Callable[[int], int]) -> End:
+    return End(
+        lambda array, others: array.at[..., start(array.shape[-1]) :].set(0),
+        lambda array, others: array.ndim > 0 and start(array.shape[-1]) < array.shape[-1],
+    )
 
 
 def _one_element(array: Any, others: Sequence[Any]) -> Any:
-    if array.size == 0:
-        return array
     middle = jnp.arange(array.size).reshape(array.shape) == array.size // 2
     return jnp.where(middle, 0, array).astype(array.dtype)
 
 
-def _transposed(array: Any, others: Sequence[Any]) -> Any:
-    return jnp.swapaxes(array, -1, -2) if array.ndim >= 2 and array.shape[-1] == array.shape[-2] > 1 else array
+def _rounded(dtype: str) -> End:
+    return End(
+        lambda array, others: array.astype(dtype).astype(array.dtype),
+        lambda array, others: _is_float(array) and jnp.finfo(array.dtype).bits > jnp.finfo(dtype).bits,
+    )
 
 
-def _rounded(dtype: str) -> Change:
-    def change(array: Any, others: Sequence[Any]) -> Any:
-        return array.astype(dtype).astype(array.dtype) if jnp.finfo(array.dtype).bits > jnp.finfo(dtype).bits else array
-
-    return change
+def _times(size: float, dtype: str) -> End:
+    return End(lambda array, others: array + (array * size).astype(array.dtype), lambda array, others: str(array.dtype) == dtype)
 
 
-RESIDUAL: dict[str, Change] = {
-    "replaced by zeros": lambda a, others: jnp.zeros_like(a),
-    "replaced by ones": lambda a, others: jnp.ones_like(a),
-    "times 1.001": lambda a, others: (a * 1.001).astype(a.dtype) if _is_float(a) else a,
-    "replaced by another one of its shape": _twin,
-    "negated": lambda a, others: ~a if a.dtype == jnp.bool_ else -a if _is_float(a) else a,
+ZEROS, ONES = End(lambda a, others: jnp.zeros_like(a)), End(lambda a, others: jnp.ones_like(a))
+NEGATED, DOUBLED = End(lambda a, others: -a), End(lambda a, others: a * 2)
+TWIN = End(lambda a, others: _twins(a, others)[0], lambda a, others: bool(_twins(a, others)))
+TRANSPOSED = End(lambda a, others: jnp.swapaxes(a, -1, -2), lambda a, others: a.ndim >= 2 and a.shape[-1] == a.shape[-2] > 1)
+LAST = _zero_from(lambda n: n - 1)
+
+RESIDUAL: dict[str, End] = {
+    "replaced by zeros": ZEROS,
+    "replaced by ones": ONES,
+    "times 1.001": End(lambda a, others: (a * 1.001).astype(a.dtype), _is_float),
+    "replaced by another one of its shape": TWIN,
+    "negated": End(lambda a, others: ~a if a.dtype == jnp.bool_ else -a, lambda a, others: a.dtype == jnp.bool_ or _is_float(a)),
 }
-UPSTREAM: dict[str, Change] = {
-    "replaced by ones": lambda a, others: jnp.ones_like(a),
-    "replaced by its mean": lambda a, others: jnp.full_like(a, a.mean()) if a.size else a,
-    "clipped to [-1, 1]": lambda a, others: jnp.clip(a, -1, 1),
-    "replaced by its absolute value": lambda a, others: jnp.abs(a),
-    "its last entries zeroed": _zero_from(lambda n: n - 1),
-    "doubled": lambda a, others: a * 2,
+UPSTREAM: dict[str, End] = {
+    "replaced by ones": ONES,
+    "replaced by its mean": End(lambda a, others: jnp.full_like(a, a.mean()), lambda a, others: a.size > 1),
+    "clipped to [-1, 1]": End(lambda a, others: jnp.clip(a, -1, 1)),
+    "replaced by its absolute value": End(lambda a, others: jnp.abs(a)),
+    "with its last entries zeroed": LAST,
+    "doubled": DOUBLED,
 }
-COTANGENT: dict[str, Change] = {
-    "replaced by zeros": lambda a, others: jnp.zeros_like(a),
-    "negated": lambda a, others: -a,
-    "doubled": lambda a, others: a * 2,
-    "1 added": lambda a, others: a + jnp.ones_like(a),
-    "transposed": _transposed,
-    "replaced by that of another argument of its shape": _twin,
-    "its last entries zeroed": _zero_from(lambda n: n - 1),
+COTANGENT: dict[str, End] = {
+    "replaced by zeros": ZEROS,
+    "negated": NEGATED,
+    "doubled": DOUBLED,
+    "with 1 added": End(lambda a, others: a + jnp.ones_like(a)),
+    "transposed": TRANSPOSED,
+    "replaced by that of another argument of its shape": TWIN,
+    "with its last entries zeroed": LAST,
     f"zeroed from index {TAIL} on": _zero_from(lambda n: TAIL),
     f"zeroed from the last multiple of {BLOCK} on": _zero_from(lambda n: n // BLOCK * BLOCK if n > BLOCK else n),
-    "one element zeroed": _one_element,
+    "with one element zeroed": End(_one_element),
     **{f"rounded to {dtype}": _rounded(dtype) for dtype in ("bfloat16", "float16", "float32")},
-    **{
-        f"times 1 + {size:.0e} in float64": (lambda a, others, size=size: a * (1 + size) if a.dtype == jnp.float64 else a)
-        for size in (1e-3, 1e-6, 1e-9)
-    },
+    **{f"times 1 + {size:.0e} in float64": _times(size, "float64") for size in (1e-3, 1e-6, 1e-9)},
 }
 _STEP = re.compile(r"times 1 \+ (\S+) where (\w+)")
 
@@ -91,9 +102,8 @@ def relative(size: float, dtype: str) -> str:
     return f"times 1 + {size!r} where {dtype}"
 
 
-def change_of(where: str, name: str) -> Change:
-    """The change called `name`: where is "residual", "upstream" or "cotangent"."""
+def end_of(where: str, name: str) -> End:
+    """The edit called `name`: where is "residual", "upstream" or "cotangent"."""
     if where == "cotangent" and (match := _STEP.fullmatch(name)):
-        size, dtype = float(match[1]), match[2]
-        return lambda a, others: a + (a * size).astype(a.dtype) if str(a.dtype) == dtype else a
+        return _times(float(match[1]), match[2])
     return {"residual": RESIDUAL, "upstream": UPSTREAM, "cotangent": COTANGENT}[where][name]

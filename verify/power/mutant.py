@@ -133,5 +133,6 @@ def operation(edit: Edit | None, jaxpr: Any) -> surgery.Operation | None:
 def _changed(where: str, arrays: Sequence[Any], names: Sequence[Any], edit: Edit | None) -> list[Any]:
     if edit is None or edit.where != where:
         return list(arrays)
-    change = ends.change_of(where, edit.name)
-    return [change(array, arrays) if name == edit.target else array for array, name in zip(arrays, names, strict=True)]
+    end, arrays = ends.end_of(where, edit.name), [jnp.asarray(array) for array in arrays]
+    aimed = [name == edit.target and array.size > 0 and end.fits(array, arrays) for array, name in zip(arrays, names, strict=True)]
+    return [end.change(array, arrays) if hit else array for array, hit in zip(arrays, aimed, strict=True)]

@@ -5,7 +5,7 @@ This needs no oracle and no check, so it costs a hundredth of a verification; it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,14 +81,18 @@ def _fitting(
     used = {id(var) for equation in jaxpr.jaxpr.eqns for var in equation.invars} | {id(var) for var in jaxpr.jaxpr.outvars}
     variables = jaxpr.jaxpr.invars
     for i, array in enumerate(residuals):
-        for name in ends.RESIDUAL if array.size and id(variables[i]) in used else ():
+        for name in _ends(ends.RESIDUAL, array, residuals) if id(variables[i]) in used else ():
             yield Edit("residual", i, name), (f"residual {i}: {_type(array)}", "")
     for i, array in enumerate(cts):
-        for name in ends.UPSTREAM if array.size else ():
+        for name in _ends(ends.UPSTREAM, array, cts):
             yield Edit("upstream", i, name), (f"incoming cotangent{f' {i}' if len(cts) > 1 else ''}: {_type(array)}", "")
     for path, label, var in zip(paths, names, jaxpr.out_avals, strict=True):
-        for name in ends.COTANGENT if var.size else ():
+        for name in _ends(ends.COTANGENT, var, jaxpr.out_avals):
             yield Edit("cotangent", path, name), (f"cotangent of {label}: {_type(var)}", "")
+
+
+def _ends(table: Mapping[str, ends.End], array: Any, others: Sequence[Any]) -> list[str]:
+    return [name for name, end in table.items() if array.size and end.fits(array, others)]
 
 
 def _type(array: Any) -> str:
