@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -23,6 +23,8 @@ from verify.values import Key, alike, draw_values, generator, is_complex, round_
 
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
 SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a new shape costs most
+OPTIONS_FIRST = 16  # up to this index, cases of one shape have other options: a cache that forgets them shows
+LONGEST, LONG_UNSAID = 2048, 300  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
 
@@ -40,6 +42,7 @@ class Case:
     dtype is the users' dtype that the case is also run in ("mixed": another one for each argument); float64 means in float64 alone.
     domains: per leaf, what its values may be; leaves with equal domains may stand for one another (None: no other).
     style: what kind of numbers it holds (`verify.styles`), "given" for the user's own arrays.
+    long: whether one dimension is as long as allowed, for sums in low precision.
     residuals: the spec's limit, see `Spec.residuals`.
     beyond: whether a size lies outside of what the spec declares (0, where nothing is said about it).
     """
@@ -56,6 +59,7 @@ class Case:
     domains: tuple[Any, ...] = ()
     style: str = "given"
     beyond: bool = False
+    long: bool = False
     residuals: float | None = None
     resized: bool = False
     thorough: bool = False
@@ -108,15 +112,17 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             shape = next(drawn)
         if index < indices.start:
             continue
-        chosen = shape
-        block, place = divmod(index // SHAPE_CASES, len(combinations))
+        long = None if sizes is not None else _long(spec, index, plain, shape)
+        long = long if long and _admits(spec, shapes, long) else None
+        chosen = long or shape
+        block, place = divmod(index if index < OPTIONS_FIRST else index // SHAPE_CASES, len(combinations))
         order = generator(spec.name, seed, block, "options").permutation(len(combinations))
         options, absent = combinations[order[place]]
         if sizes is not None:
             chosen = _override(spec, {**chosen}, sizes, plain, variadic)
             if not _admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
-        yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None)
+        yield replace(_draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None), long=long is not None)
 
 
 def _draw_case(
@@ -163,6 +169,23 @@ def _dtype_and_style(spec: Spec, seed: int, index: int) -> tuple[str, str]:
         return spec.dtypes[which], style
     block, position = divmod(index, len(STYLES))
     return "float64", STYLES[generator(spec.name, seed, block, "styles").permutation(len(STYLES))[position]]
+
+
+def _long(spec: Spec, index: int, plain: Sequence[str], shape: Sizes) -> dict[str, Any] | None:
+    """Every other round of cases in users' dtypes stretches one dimension, in turn, and keeps the others small."""
+    turn, place = divmod(index, LOW_EVERY)
+    if place != LOW_FIRST or not spec.dtypes or not plain:
+        return None
+    rounds, which = divmod(turn, len(spec.dtypes))
+    if rounds % 2 or not rounds:
+        return None
+    name = plain[(rounds // 2 + which) % len(plain)]
+    highest = min(spec.sizes[name][1], LONGEST) if name in spec.sizes else LONG_UNSAID
+    small = {
+        other: max(min(count(size), 5), spec.sizes.get(other, (1, 1))[0]) if isinstance(size, int) else size
+        for other, size in shape.items()
+    }
+    return {**small, name: highest}
 
 
 def _beyond(spec: Spec, sizes: Sizes) -> bool:

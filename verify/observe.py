@@ -84,10 +84,10 @@ class Observation:
 
 
 def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
-    """cotangent * output / argument: the units of a gradient."""
+    """cotangent * output / argument, the units of a gradient; of large arguments (logits) cotangent * output, as where they saturate, rounding does not
+    shrink with them."""
     size = sum(largest(ct) * largest(out) for ct, out in zip(cts, outputs, strict=True))
-    typical = rms(x)
-    return size / typical if typical > 0 else size
+    return size / min(rms(x) or 1.0, 1.0)
 
 
 def sides_of(
@@ -272,14 +272,16 @@ def _runs(program: engine.Program, diff: list[Any], rest: list[Any], cts: Mappin
 
 
 def _cotangents(case: Case, shapes: Sequence[Any]) -> dict[str, list[np.ndarray]]:
-    """Random, of both signs, nowhere 0 and never all equal; exact in the output's dtype."""
+    """Random, of both signs (long sums: of one, so that a small accumulator is filled), nowhere 0 and never all equal; exact in the output's dtype."""
     rng = case.rng("cotangents")
 
-    def some() -> list[np.ndarray]:
-        steps, spacing = (3072, 1024.0) if all(shape.dtype == np.float64 for shape in shapes) else (24, 8.0)
-        return [rng.integers(1, steps + 1, size=s.shape) * np.where(rng.integers(2, size=s.shape), 1, -1) / spacing for s in shapes]
+    def some(one_signed: bool = False) -> list[np.ndarray]:
+        fine = all(str(shape.dtype) in ("float64", "float32") for shape in shapes)
+        steps, spacing = (3072, 1024.0) if fine else (24, 8.0)
+        signs = 1 if one_signed else 2
+        return [rng.integers(1, steps + 1, size=s.shape) * np.where(rng.integers(signs, size=s.shape), -1, 1) / spacing for s in shapes]
 
-    base, other = some(), some()
+    base, other = some(one_signed=case.long), some()
     mix = [a + MIX * b for a, b in zip(base, other, strict=True)]
     dtypes = {*(str(shape.dtype) for shape in shapes), *(dtype for dtype in case.dtypes if dtype is not None)}
     factor = 2.0 ** min(tolerance.CT_SCALE[dtype] for dtype in dtypes)

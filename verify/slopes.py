@@ -53,12 +53,12 @@ def slope_along(
 def direction_through(case: Case, diff: list[np.ndarray]) -> list[np.ndarray]:
     """One random direction through all arguments.
 
-    Steps are relative to each element, so that a positive argument stays positive; an element at 0 moves by a twentieth of the typical size.
+    Steps are relative to each element, so that it keeps its sign and its magnitude; an element at 0 moves by a twentieth of the typical size.
     """
     rng = case.rng("directions")
     full = []
     for x in diff:
-        move = np.abs(x) + 0.05 * (rms(x) or 1.0)
+        move = np.where(x == 0, 0.05 * (rms(x) or 1.0), np.abs(x))
         full.append(
             np.where(np.isfinite(x), move, 0.0) * np.where(rng.integers(2, size=x.shape), 1.0, -1.0) * rng.uniform(0.5, 1.0, size=x.shape)
         )

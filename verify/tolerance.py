@@ -6,7 +6,7 @@ by an ulp or two, which leaves the derivative alone (up to its conditioning) and
 
 float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FLOOR_ULPS eps scale
     A wrong formula is wrong by 1e-8 and more, rounding by 1e-14: RELATIVE_64 lies between, and is what makes an error detectable.
-    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient. It matters only where the exact gradient is 0
+    `scale` = max|cotangent| max|output| / min(rms(argument), 1) is the size that a gradient may have. It matters only where the exact gradient is 0
     by cancellation and another order of operations leaves a rounding residue.
 lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
     `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs, measured against the float64 truth,

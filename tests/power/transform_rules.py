@@ -137,29 +137,6 @@ def averaged(ct, axes):
     return jax.lax.pmean(ct, axes) if axes else ct
 
 
-def in_parallel(backward):
-    """The rule inside of its own shard_map over all devices; without check_vma, JAX adds up the shards' cotangents of w."""
-    inner = rule(linear, linear_forward, backward)
-
-    def parallel_linear(x, w):
-        devices = len(jax.devices())
-        mesh = jax.make_mesh((devices,), ("rows",), axis_types=(AxisType.Auto,))
-        rows, shared = PartitionSpec("rows"), PartitionSpec()
-        return jax.shard_map(inner, mesh=mesh, in_specs=(rows, shared), out_specs=rows, check_vma=False)(x, w)
-
-    return parallel_linear
-
-
-def summed_once(residuals, ct):
-    x, w = residuals
-    return ct @ w.T, x.T @ ct
-
-
-def summed_twice(residuals, ct):
-    x, w = residuals
-    return ct @ w.T, jax.lax.psum(x.T @ ct, "rows")
-
-
 def log_det(a):
     return jnp.linalg.slogdet(a)[1]
 
@@ -188,10 +165,7 @@ ENTRIES = (
           trigger=True),
     entry("one-weight-for-all", "vmap", apply, apply_forward, through(one_weight_for_all), through(weight_of_each),
           {"x": Arg(dims="d"), "w": Arg(dims="k d")}, "vmap", trigger=True),
-    entry("shards-not-summed", "sharding", *LINEAR, reduced(lambda ct, axes: ct), reduced(summed), SHARED, "sharding", trigger=True),
     entry("shards-averaged", "sharding", *LINEAR, reduced(averaged), reduced(summed), SHARED, "sharding", trigger=True),
-    pair("shards-summed-twice", "sharding", in_parallel(summed_twice), in_parallel(summed_once), {"x": Arg(dims="4*n d"), "w": Arg(dims="d k")},
-         ("gradient", "sharding"), trigger=True),
     entry("for-cpu-alone", "portability", log_det, lambda a: (log_det(a), a), log_det_by_eigenvectors, lambda a, ct: (ct * jnp.linalg.inv(a).T,),
           {"a": Arg(dims="d d", sample=regular)}, "portability", sizes={"d": (1, 12)}, dtypes=("float32",), trigger=True),
 )  # fmt: skip

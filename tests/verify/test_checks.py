@@ -104,7 +104,9 @@ def same_array(wrong):
 
 def scanned(wrong):
     """A wider cotangent than the argument's passes everywhere but where cotangents are added up in a loop."""
-    return rule(lambda x, y: x * y, lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], (ct * r[0]).astype("float32") if wrong else ct * r[0]))
+    return rule(
+        lambda x, y: x * y, lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], (ct * r[0]).astype("float32") if wrong else ct * r[0])
+    )
 
 
 def log_sum_exp(x):
@@ -167,7 +169,9 @@ ALONE = {
 @pytest.mark.parametrize("name", ALONE)
 def test_a_check_alone_catches_what_it_is_for(name):
     wrong, right, args, more = ALONE[name]
-    caught, spared = (found(Spec(name=f"{name}-{which}", fn=fn, args=args, **more), name) for which, fn in (("wrong", wrong), ("right", right)))
+    caught, spared = (
+        found(Spec(name=f"{name}-{which}", fn=fn, args=args, **more), name) for which, fn in (("wrong", wrong), ("right", right))
+    )
     assert Status.FAIL in caught, f"{name} does not see the mistake"
     assert not spared & {Status.FAIL, Status.ERROR, Status.INCONCLUSIVE} and Status.PASS in spared
 
@@ -216,7 +220,9 @@ def test_the_convention_at_a_kink_is_reported():
     spec = Spec(name="relu", fn=one(relu, lambda x: jnp.where(x > 0, 1.0, jnp.where(x == 0, 0.5, 0.0))), args=VECTOR, kinks={"x": (0.0,)})
     verdict = run(spec, cases=40)
     assert verdict.status is Status.PASS
-    said = [finding.message for finding in verdict.findings if finding.check == "kinks" and finding.status is Status.PASS and finding.message]
+    said = [
+        finding.message for finding in verdict.findings if finding.check == "kinks" and finding.status is Status.PASS and finding.message
+    ]
     assert said and "convention: at the kink x = 0 the rule gives" in said[0]
     assert "convention" in str(verdict)
 

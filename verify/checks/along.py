@@ -9,14 +9,15 @@ import numpy as np
 from verify.observe import Measured, Observation
 from verify.oracles.agreement import project
 from verify.records import Finding, Status
-from verify.tolerance import CANNOT_TELL, EPS, LOW_FACTOR, RELATIVE_64, UNDERFLOW_64
+from verify.tolerance import CANNOT_TELL, EPS, FLOOR_ULPS, LOW_FACTOR, RELATIVE_64, UNDERFLOW_64
 
 
 def own_error(observation: Observation, rule: Measured, direction: Sequence[np.ndarray], size: float) -> float:
     """How far rounding in the rule may move its slope. `size` is the sum of the magnitudes of the slope's terms."""
     noise = float(sum(np.sum(noise * np.abs(v)) for noise, v in zip(rule.noise, direction, strict=True)))
     if rule.dtype == "float64":
-        return RELATIVE_64 * size + noise + UNDERFLOW_64
+        floor = sum(observation.scale(leaf) * float(np.sqrt(np.sum(v**2))) for leaf, v in enumerate(direction))
+        return RELATIVE_64 * size + noise + FLOOR_ULPS * EPS["float64"] * floor + UNDERFLOW_64
     return LOW_FACTOR * EPS[observation.limit] * size + LOW_FACTOR * noise
 
 
