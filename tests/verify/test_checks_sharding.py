@@ -111,6 +111,11 @@ def test_on_example_arrays():
     assert verdict.status is Status.FAIL and "4 times the right one" in str(verdict).replace("\n        ", " ")
 
 
+def test_large_arrays_are_left_alone():
+    verdict = verify.check(jax.jit(spec(naive, naive).fn), np.ones((2**9, 2**9)), np.ones((2**9, 2)), checks=["sharding", "purity"])
+    assert not verdict.findings
+
+
 def test_integers_and_keys_are_the_same_on_all_devices():
     @jax.custom_vjp
     def pick(x, index, key):

@@ -27,6 +27,7 @@ import numpy as np
 
 from verify import engine, programs
 from verify.checks.compare import compare
+from verify.checks.effort import small
 from verify.checks.structure import user_line
 from verify.observe import Observation, add_seconds
 from verify.oracles import autodiff
@@ -46,7 +47,7 @@ Run = Callable[[Sequence[Any], Sequence[Any]], list[Any]]  # (diff, rest) -> out
 def applies(observation: Observation) -> bool:
     case = observation.case
     here = case.index == 0 if case.thorough else case.index in INDICES
-    return here and bool(observation.rest) and bool(observation.measured) and not contradiction(observation)
+    return here and small(observation) and bool(observation.rest) and bool(observation.measured) and not contradiction(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:

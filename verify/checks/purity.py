@@ -30,6 +30,7 @@ import numpy as np
 from verify import engine, programs
 from verify._compat import enable_x64
 from verify.checks.compare import subscript
+from verify.checks.effort import small
 from verify.observe import Observation
 from verify.oracles.autodiff import coarsest
 from verify.records import Finding, Status
@@ -48,7 +49,7 @@ _settings_lock = threading.Lock()
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return (bool(observation.measured) or _dead(observation)) and case.index == (0 if case.thorough else 1)
+    return (bool(observation.measured) or _dead(observation)) and case.index == (0 if case.thorough else 1) and small(observation)
 
 
 def _dead(observation: Observation) -> bool:

@@ -34,6 +34,7 @@ from jax.sharding import PartitionSpec
 from verify import devices, programs, tolerance
 from verify._compat import enable_x64
 from verify.checks.compare import compare
+from verify.checks.effort import small
 from verify.checks.structure import user_line
 from verify.noise import jittered, rounding_noise
 from verify.observe import Observation
@@ -49,7 +50,7 @@ INDICES = (1, 9)  # the first argument differs from device to device; then all o
 def applies(observation: Observation) -> bool:
     case = observation.case
     here = case.index == 0 if case.thorough else case.index in INDICES
-    return here and bool(observation.measured) and not contradiction(observation)
+    return here and small(observation) and bool(observation.measured) and not contradiction(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:
