@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
-from jax.sharding import AxisType, PartitionSpec
 
 from tests.power.entry import argument, entry, pair, rule
 from verify import Arg

@@ -1,10 +1,13 @@
 """Every check, run alone, catches a wrong rule and lets the right one beside it pass. (`tests/power` has many more of both.)"""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.power.corpus import CORPUS
 from verify import Arg, Spec, Status, checks, run
 from verify.cases import draw
 from verify.runner import judge
@@ -68,11 +71,6 @@ def stash(keep):
         return x**3, x
 
     return rule(lambda x: x**3, forward, lambda x, ct: (3 * ct * (x if keep else CACHE["x"]) ** 2,))
-
-
-def under_vmap(axis):
-    """Sums over the last axis, or over all axes but the first: the same without vmap, in a matrix of rows."""
-    return rule(lambda x, y: x * y, lambda x, y: (x * y, (x, y)), lambda r, ct: (ct * r[1], (ct * r[0]) if axis else (ct * r[0])))
 
 
 def switched(scale):
@@ -194,23 +192,11 @@ def test_every_check_has_a_code_a_title_and_a_page():
 
 
 def test_every_check_is_tested_alone_here_or_in_a_file_of_its_own():
-    elsewhere = {"vmap", "sharding", "portability", "purity", "nondifferentiable"}
-    assert {check.NAME for check in checks.ALL} == set(ALONE) | elsewhere
-
-
-@pytest.mark.parametrize("axis", [0, -1])
-def test_vmap(axis):
-    """A sum over the first axis of what has no batch is a sum over the batch under vmap, unless the axis is counted from the end."""
-
-    def backward(shape, ct):
-        return (jnp.broadcast_to(ct, shape),) if axis else (ct + jnp.zeros(shape),)
-
-    def total(x):
-        return x.sum(-1)
-
-    function = rule(total, lambda x: (total(x), x), lambda x, ct: (jnp.broadcast_to(ct[..., None], x.shape),))
-    spec = Spec(name="total", fn=function, args={"x": Arg(dims="n")})
-    assert run(spec, checks=["vmap", "gradient"], cases=24).status is Status.PASS
+    elsewhere = {"sharding", "portability", "purity", "nondifferentiable"}
+    in_the_corpus = {"vmap"}
+    assert {check.NAME for check in checks.ALL} == set(ALONE) | elsewhere | in_the_corpus
+    assert all((Path(__file__).parent / f"test_checks_{name}.py").exists() for name in elsewhere)
+    assert in_the_corpus <= {name for entry in CORPUS for name in entry.checks}
 
 
 def test_the_convention_at_a_kink_is_reported():
@@ -243,7 +229,7 @@ def test_profiles(profile, cases):
 
 
 def test_an_unknown_profile_is_named():
-    with pytest.raises(SpecError, match="quik.*quick"):
+    with pytest.raises(SpecError, match=r"'quik'.*quick"):
         run(Spec(name="sine", fn=one(jnp.sin, jnp.cos), args=VECTOR), profile="quik")
 
 
