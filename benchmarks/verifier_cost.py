@@ -2,6 +2,8 @@
 
     python benchmarks/verifier_cost.py [--shapes 24] [--json FILE]
 
+Then the whole battery of checks over the first cases of a default run, beside the gradient check alone over the same cases: what all other checks add.
+
 Both run in one process, one thread, shape by shape in turn, on shapes that neither has seen. check_grads is given the plain formula and our rule; it runs in float32
 with tolerances wide enough not to stop early, since its time does not depend on them. The verifier's time is for all float64 checks of a case (primal, structure, gradient by
 autodiff and by finite differences, linearity, zero, repeatability), as `verify run` makes them for most cases; phases are printed, so that the next bottleneck shows.
@@ -10,12 +12,14 @@ autodiff and by finite differences, linearity, zero, repeatability), as `verify 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +34,26 @@ from verify.observe import observe
 from verify.runner import judge
 from verify.spec import Spec
 
-CORE = [check for check in checks.ALL if check.NAME not in ("second-order", "vmap", "jit")]
+CORE = checks.select(
+    [
+        "structure",
+        "primal",
+        "gradient",
+        "finite-difference",
+        "taylor",
+        "complex-step",
+        "linearity",
+        "zero-cotangent",
+        "repeatability",
+        "extremes",
+    ]
+)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--shapes", type=int, default=24, help="distinct shapes per operation")
+    parser.add_argument("--battery", type=int, default=52, help="cases of the comparison of the battery with the gradient alone")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     options = parser.parse_args(argv)
     warnings.simplefilter("ignore")
@@ -49,9 +67,28 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         print(f"  check_grads, compiled rule   {row['check_grads_rule']:8.1f}   {row['check_grads_rule'] / row['verify']:5.1f} x verify")
         print(f"  verify, all float64 checks   {row['verify']:8.1f}")
         print("    " + ", ".join(f"{phase} {value:.1f}" for phase, value in row["phases"].items()) + " (means)")
+    for row, spec in zip(rows, (SPECS["layer_norm"], SPECS["attention"]), strict=True):
+        row |= battery(spec, options.battery)
+        ratio = row["battery"] / row["gradient_alone"]
+        print(
+            f"\n{row['operation']}: {options.battery} cases, gradient alone {row['gradient_alone']:.1f} s of CPU, the whole battery {row['battery']:.1f} s: {ratio:.2f} times"
+        )
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return rows
+
+
+def battery(spec: Spec, count: int) -> dict[str, float]:
+    """CPU seconds of the gradient check alone and of every check, on cases of the same sizes (other seeds of values would be other sizes, too)."""
+    seconds = {}
+    for name, selected in (("gradient_alone", checks.select(["gradient"])), ("battery", checks.ALL)):
+        renamed = replace(spec, fn=functools.partial(spec.fn))  # another identity, so that nothing traced for the other is used again
+        start = time.process_time()
+        for case in draw(renamed, 2, range(count)):
+            judge(renamed, case, selected)
+        seconds[name] = time.process_time() - start
+    return seconds
 
 
 def measure(spec: Spec, shapes: int) -> dict[str, Any]:
