@@ -65,8 +65,14 @@ def _shape(equation: Any, operand: int) -> tuple[int, ...]:
 
 
 def _full(operand: int) -> Callable[[Any], bool]:
-    """The operand alone has the shape of the result, and is no constant."""
-    return lambda e: _shape(e, operand) == e.outvars[0].aval.shape and not isinstance(e.invars[operand], core.Literal)
+    """The operand alone has the shape of the result, or is stretched to it, and is no constant."""
+
+    def fits(equation: Any) -> bool:
+        shape, out = _shape(equation, operand), equation.outvars[0].aval.shape
+        stretched = len(shape) == len(out) and all(a in (1, b) for a, b in zip(shape, out, strict=True))
+        return stretched and not isinstance(equation.invars[operand], core.Literal)
+
+    return fits
 
 
 def _literals(equation: Any) -> list[int]:
@@ -208,7 +214,9 @@ kind("the first element instead of the sum", "reduce_sum", _several)(_slice(lamb
 kind("leave the last element out of the sum", "reduce_sum", _several)(_slice(lambda size: size - 1))
 kind("zero instead of the extremum", "reduce_max reduce_min")(lambda e, v: 0)
 kind("sum from the other end", "cumsum")(lambda e, v: _again(e, v, reverse=not e.params["reverse"]))
-kind("leave the axes as they are", "transpose", lambda e: _full(0)(e) and e.outvars[0].aval.size > 1)(lambda e, v: v[0])
+kind("leave the axes as they are", "transpose", lambda e: _shape(e, 0) == e.outvars[0].aval.shape and e.outvars[0].aval.size > 1)(
+    lambda e, v: v[0]
+)
 kind("do not reverse", "rev")(lambda e, v: v[0])
 
 
