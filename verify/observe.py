@@ -6,6 +6,7 @@ compiled module run again, which costs microseconds where another trace costs te
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ from verify.cases import SHAPE_CASES, Case
 from verify.noise import Result, jittered, low_noise, rounding_noise
 from verify.slopes import STEP_SIZES, Slope, slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
-from verify.values import cast, largest, rms
+from verify.values import cast, largest, rms, wide
 
 COMPILED_EVERY = 16  # of so many cases, one shape goes through XLA in float64 even if NumPy could run it
 AS_USERS = 32  # up to this index, cases in users' dtypes are compiled as users compile, on the default device; later ones cheaply
@@ -32,6 +33,7 @@ class Measured:
 
     runs: "base", "repeat", "other", "mix", "zero", "large", "small" (which cotangent) -> results of `programs.core`.
     noise, out_noise: per leaf and per output, how far the reference is from the truth at "base", per element.
+    autodiff: in low precision, the same runs of JAX's autodiff of the reference.
     """
 
     dtype: str
@@ -39,6 +41,12 @@ class Measured:
     runs: Mapping[str, Result]
     noise: list[np.ndarray]
     out_noise: list[np.ndarray]
+    autodiff: Mapping[str, Result] = field(default_factory=dict)
+
+    def attainable(self, run: str, leaf: int) -> np.ndarray:
+        """Where JAX's autodiff in the same dtype has a finite value: elsewhere nobody is accused of having none."""
+        plain = self.autodiff.get(run)
+        return np.isfinite(wide(plain["reference"][leaf])) if plain else np.ones(np.shape(self.noise[leaf]), bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,7 @@ class Observation:
     raised: programs.StageError | None = None
     exact_program: engine.Program | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)  # what one check computed and others need, too
 
     @property
     def ct_scale(self) -> float:
@@ -182,15 +191,19 @@ def _measure(
 
 _lately: dict[Any, Any] = {}  # what consecutive cases of one shape share: key -> (what the key's identities belong to, result)
 
+_lock = threading.Lock()
+
 
 def _shared(key: Any, owner: Any, make: Callable[[], Any]) -> Any:
     """The result of the last calls with this key; a few are kept, in order of use. Two threads may compute the same, which is harmless."""
-    found = _lately.pop(key, None)
+    with _lock:
+        found = _lately.pop(key, None)
     if found is None or found[0] is not owner:
         found = (owner, make())
-    _lately[key] = found
-    while len(_lately) > KEPT:
-        _lately.pop(next(iter(_lately)), None)
+    with _lock:
+        _lately[key] = found
+        while len(_lately) > KEPT:
+            del _lately[next(iter(_lately))]
     return found[1]
 
 
@@ -248,6 +261,7 @@ def _measure_low(
     runs = _runs(program, user, rest, cts)
     add_seconds(seconds, program.seconds)
     noise = out_noise = None
+    autodiff: dict[str, Result] = {}
     if truth is not None:
         with programs.stage("compilation"):
             plain = engine.quick(programs.core(traced, with_rule=False), user, rest, cts["base"], x64=x64)
@@ -255,7 +269,8 @@ def _measure_low(
         add_seconds(seconds, plain.seconds)
         with np.errstate(invalid="ignore"):
             noise, out_noise = low_noise(autodiff, truth, moved)
-    return _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
+    measured = _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
+    return replace(measured, autodiff=autodiff)
 
 
 def _measured(dtype: str, dtypes: tuple[str, ...], runs: Mapping[str, Result], noise: Any, out_noise: Any) -> Measured:

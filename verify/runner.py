@@ -124,16 +124,23 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
                 Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address)
             )
         else:
-            findings += (_excused(case, finding, observation.raised is not None) for finding in check.judge(observation))
+            findings += (
+                _excused(case, finding, observation.raised is not None, len(observation.measured)) for finding in check.judge(observation)
+            )
     return Judged(case, tuple(findings), observation.seconds)
 
 
-def _excused(case: Case, finding: Finding, raised: bool = False) -> Finding:
-    """At stress values a function may have no derivative, and at sizes that nobody declared it may not work at all: no accusation, no verdict."""
+def _excused(case: Case, finding: Finding, raised: bool = False, judged_in: int = 1) -> Finding:
+    """At stress values a function may have no derivative, and at sizes that nobody declared it may not work at all: no accusation, no verdict.
+
+    Where low precision cannot tell anything, float64 may still have judged the same case (`judged_in` two dtypes).
+    """
     if case.beyond and (finding.status is Status.ERROR or raised):
         message = f"at {case.describe()}, which the spec does not mention: {finding.message}"
         return replace(finding, status=Status.SKIP, message=message)
-    return replace(finding, status=Status.SKIP) if case.stress and finding.status is Status.INCONCLUSIVE else finding
+    unclear = finding.status is Status.INCONCLUSIVE
+    low = finding.dtype not in (None, "float64") and judged_in > 1
+    return replace(finding, status=Status.SKIP) if unclear and (case.stress or low) else finding
 
 
 def _unusable(case: Case, error: StageError) -> Finding:

@@ -50,12 +50,12 @@ def slope_along(
     return Slope(direction=direction, steps=STEP_SIZES, rounding=rounding, ahead=ahead, behind=behind)
 
 
-def direction_through(case: Case, diff: list[np.ndarray]) -> list[np.ndarray]:
-    """One random direction through all arguments.
+def direction_through(case: Case, diff: list[np.ndarray], k: int = 0) -> list[np.ndarray]:
+    """One random direction through all arguments; other ones for other k.
 
     Steps are relative to each element, so that it keeps its sign and its magnitude; an element at 0 moves by a twentieth of the typical size.
     """
-    rng = case.rng("directions")
+    rng = case.rng(f"directions{k or ''}")
     full = []
     for x in diff:
         move = np.where(x == 0, 0.05 * (rms(x) or 1.0), np.abs(x))

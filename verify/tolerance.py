@@ -34,13 +34,15 @@ JITTER_ULPS = 2.0
 LOW_FACTOR = 4.0  # a rule may be this much noisier than autodiff in its own dtype, where autodiff is at its noisiest
 LOW_ILL = 0.25  # in low precision: an element whose noise is this part of the array's largest is ill-determined by itself
 LOW_ULPS = 4.0
-LOW_FLOOR_ULPS = 1.0
+LOW_FLOOR_ULPS = 4.0  # a zero that is the difference of two terms, each the product of two rounded factors
+STEEPEST = 16.0  # in low precision: an element so many times smaller than its array may have a gradient so many times larger
 TINY_ULPS = 4.0
 UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, far below any gradient of interest
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
 SINGULAR_DRIFT = 0.1  # autodiff is wrong at a point if it is off the one-sided limits by ten times what they still change near it
+KINK_DIRECTIONS = 6  # further directions along which a kink must show the same two sides, before a value outside of them is called wrong
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
 # A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.
@@ -64,7 +66,7 @@ COORDINATES = 64  # without an autodiff oracle, so many single elements are diff
 CONSIDERED = {"float64": 1e-3, "float32": 1e-3, "float16": 2.0**-5, "bfloat16": 2.0**-2}
 
 
-def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = "float64", second: bool = False) -> np.ndarray:
+def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float | np.ndarray, dtype: str = "float64", second: bool = False) -> np.ndarray:
     """How far a right rule may lie from `want`, per element; `noise` and `scale` as in the module's docstring."""
     size = np.abs(want)
     if dtype == "float64":
@@ -74,13 +76,13 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float, dtype: str = 
     return LOW_FACTOR * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
 
 
-def abstain(want: np.ndarray, error: np.ndarray, dtype: str, scale: float) -> np.ndarray:
+def abstain(want: np.ndarray, error: np.ndarray, dtype: str, scale: float | np.ndarray) -> np.ndarray:
     """`error`, infinite where it is so large that the oracle cannot tell right from wrong, where there is no finite value, or none in the dtype."""
     size = np.abs(want)
     largest = float(np.max(size[np.isfinite(size)], initial=0.0))
     useless = ~np.isfinite(want) | ~np.isfinite(error) | (size + error > HUGE[dtype])
     if dtype == "float64":
-        useless |= error > max(CANNOT_TELL * max(largest, scale), 2 * UNDERFLOW_64)
+        useless |= error > np.maximum(CANNOT_TELL * np.maximum(largest, scale), 2 * UNDERFLOW_64)
     return np.where(useless, np.inf, error)
 
 

@@ -31,7 +31,11 @@ def judge(observation: Observation) -> list[Finding]:
         for run, factor in (("base", 1.0), ("large", observation.ct_scale), ("small", 1 / observation.ct_scale)):
             for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs[run]["rule"], strict=True)):
                 want, got = factor * known.value[leaf], wide(raw)
-                judged = np.isfinite(known.error[leaf]) & (np.abs(want) <= HUGE[measured.dtypes[leaf]] * NEAR_HUGE)
+                judged = (
+                    np.isfinite(known.error[leaf])
+                    & (np.abs(want) <= HUGE[measured.dtypes[leaf]] * NEAR_HUGE)
+                    & measured.attainable(run, leaf)
+                )
                 compared += int(judged.sum())
                 wrong = judged & ~np.isfinite(got)
                 if wrong.any():

@@ -50,7 +50,7 @@ def _scaled(observation: Observation, measured: Measured, run: str, factor: floa
     want = tuple(factor * wide(g) for g in measured.runs["base"]["rule"])
     error = tuple(
         np.where(
-            abs(value) > HUGE[measured.dtypes[leaf]] * NEAR_HUGE, np.inf, noise_bound(value, factor * noise, factor * observation.scale(leaf), dtype)
+            (abs(value) > HUGE[measured.dtypes[leaf]] * NEAR_HUGE) | ~measured.attainable(run, leaf), np.inf, noise_bound(value, factor * noise, factor * observation.scale(leaf), dtype)
         )
         for leaf, (value, noise) in enumerate(zip(want, measured.noise, strict=True))
     )  # fmt: skip

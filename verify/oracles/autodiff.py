@@ -16,16 +16,28 @@ from verify import tolerance
 from verify.noise import jittered, rounding_noise
 from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.records import Estimate
-from verify.slopes import direction_through
-from verify.tolerance import EPS, KINK_JUMP, SINGULAR_DRIFT, STEP_RATIO, abstain, noise_bound
-from verify.values import largest
+from verify.slopes import STEP_SIZES, direction_through
+from verify.tolerance import EPS, KINK_DIRECTIONS, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
+from verify.values import largest, rms
 
 
 def gradient(observation: Observation, measured: Measured) -> Estimate:
     """The cotangent of each argument leaf, and how far from it a right rule may lie when run in `measured.dtype`."""
     assert observation.truth is not None
-    scales = [observation.scale(leaf) for leaf in range(len(observation.diff))]
-    return _estimate(observation.truth["base"]["reference"], measured.noise, observation.sides, scales, coarsest(observation, measured))
+    scales: list[Any] = [observation.scale(leaf) for leaf in range(len(observation.diff))]
+    wants = observation.truth["base"]["reference"]
+    if "many" not in observation.found:
+        observation.found["many"] = _many_kinks(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
+    dtype = coarsest(observation, measured)
+    if dtype != "float64":
+        scales = [scale * _steepness(x) for scale, x in zip(scales, observation.diff, strict=True)]
+    return _estimate(wants, measured.noise, observation.sides, observation.found["many"], scales, dtype)
+
+
+def _steepness(x: np.ndarray) -> np.ndarray:
+    """How much larger an element's gradient may be than the array's typical one: a small x next to large ones (1/x, x/|x|), up to a limit."""
+    typical = rms(x)
+    return typical / np.clip(np.abs(x), typical / STEEPEST, typical) if typical > 0 else np.ones(x.shape)
 
 
 def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray]) -> Estimate:
@@ -36,7 +48,8 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     moved = [jittered(program, observation.case, k, observation.reference_limit, diff, rest, cts) for k in range(tolerance.JITTERS)]
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [natural_scale(x, cts, base["reference_out"]) for x in diff]
-    return _estimate(base["reference"], rounding_noise(base, moved, stress=observation.case.stress), sides, scales, dtype)
+    many = _many_kinks(observation, diff, cts, base["reference"], sides, scales)
+    return _estimate(base["reference"], rounding_noise(base, moved, stress=observation.case.stress), sides, many, scales, dtype)
 
 
 def stacked(estimates: Sequence[Estimate]) -> Estimate:
@@ -87,7 +100,37 @@ class Sides:
     singular: np.ndarray
 
 
-def _estimate(wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], scales: Sequence[float], dtype: str) -> Estimate:
+def _many_kinks(
+    observation: Observation,
+    diff: list[np.ndarray],
+    cts: list[np.ndarray],
+    wants: Sequence[Any],
+    around: Sequence[Any],
+    scales: Sequence[float],
+) -> list[np.ndarray]:
+    """Per element, whether more than one kink meets in it: then other directions show other sides, and two of them do not enclose what is right.
+
+    The gradient of a weight behind several relus at 0 is a sum, and each of its terms may be there or not.
+    """
+    seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
+    many = [np.zeros(np.shape(want), bool) for want in wants]
+    program = observation.exact_program
+    if program is None or not any(sides.jumps.any() for sides in seen):
+        return many
+    for k in range(1, KINK_DIRECTIONS + 1):
+        v = direction_through(observation.case, diff, k)
+        for sign in (1, -1):
+            other = program([x + sign * STEP_SIZES[-1] * move for x, move in zip(diff, v, strict=True)], observation.rest, cts)["reference"]
+            for leaf, sides in enumerate(seen):
+                ahead, behind = (np.asarray(side[leaf]) for side in around[2:])
+                room = KINK_JUMP * (sides.high - sides.low) + 2 * sides.drift
+                many[leaf] |= sides.jumps & ~(np.minimum(np.abs(other[leaf] - ahead), np.abs(other[leaf] - behind)) <= room)
+    return many
+
+
+def _estimate(
+    wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], many: Sequence[Any], scales: Sequence[float], dtype: str
+) -> Estimate:
     """At a jump the noise is that of inputs moved across it, and the interval between the sides says more.
 
     Where anything jumps (a tie), a common limit of the sides elsewhere is a coincidence of the direction, and says nothing.
@@ -95,14 +138,14 @@ def _estimate(wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any]
     values, errors = [], []
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
-    for want, noise, scale, sides in zip(wants, noises, scales, seen, strict=True):
+    for want, noise, scale, sides, several in zip(wants, noises, scales, seen, many, strict=True):
         value = np.where(sides.singular, sides.limit, want)
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
         error = np.where(sides.singular, np.inf if tie else error + sides.drift, error)
         middle, half = (sides.low + sides.high) / 2, (sides.high - sides.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, scale) + half + sides.drift
         values.append(np.where(sides.jumps, middle, value))
-        errors.append(np.where(sides.jumps, at_jump, error))
+        errors.append(np.where(sides.jumps, np.where(several, np.inf, at_jump), error))
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
