@@ -42,7 +42,7 @@ UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, f
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
 SINGULAR_DRIFT = 0.1  # autodiff is wrong at a point if it is off the one-sided limits by ten times what they still change near it
-KINK_DIRECTIONS = 6  # further directions along which a kink must show the same two sides, before a value outside of them is called wrong
+KINK_HALVES = 3  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
 # A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.

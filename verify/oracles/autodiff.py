@@ -16,8 +16,8 @@ from verify import tolerance
 from verify.noise import jittered, rounding_noise
 from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.records import Estimate
-from verify.slopes import STEP_SIZES, direction_through
-from verify.tolerance import EPS, KINK_DIRECTIONS, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
+from verify.slopes import direction_through
+from verify.tolerance import EPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
 from verify.values import largest, rms
 
 
@@ -26,12 +26,14 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     assert observation.truth is not None
     scales: list[Any] = [observation.scale(leaf) for leaf in range(len(observation.diff))]
     wants = observation.truth["base"]["reference"]
-    if "many" not in observation.found:
-        observation.found["many"] = _many_kinks(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
+    if "shared kinks" not in observation.found:
+        observation.found["shared kinks"] = _shared_kinks(
+            observation, observation.diff, observation.cts["base"], wants, observation.sides, scales
+        )
     dtype = coarsest(observation, measured)
     if dtype != "float64":
         scales = [scale * _steepness(x) for scale, x in zip(scales, observation.diff, strict=True)]
-    return _estimate(wants, measured.noise, observation.sides, observation.found["many"], scales, dtype)
+    return _estimate(wants, measured.noise, observation.sides, observation.found["shared kinks"], scales, dtype)
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
@@ -48,8 +50,8 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     moved = [jittered(program, observation.case, k, observation.reference_limit, diff, rest, cts) for k in range(tolerance.JITTERS)]
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [natural_scale(x, cts, base["reference_out"]) for x in diff]
-    many = _many_kinks(observation, diff, cts, base["reference"], sides, scales)
-    return _estimate(base["reference"], rounding_noise(base, moved, stress=observation.case.stress), sides, many, scales, dtype)
+    shared = _shared_kinks(observation, diff, cts, base["reference"], sides, scales)
+    return _estimate(base["reference"], rounding_noise(base, moved, stress=observation.case.stress), sides, shared, scales, dtype)
 
 
 def stacked(estimates: Sequence[Estimate]) -> Estimate:
@@ -100,7 +102,7 @@ class Sides:
     singular: np.ndarray
 
 
-def _many_kinks(
+def _shared_kinks(
     observation: Observation,
     diff: list[np.ndarray],
     cts: list[np.ndarray],
@@ -108,28 +110,29 @@ def _many_kinks(
     around: Sequence[Any],
     scales: Sequence[float],
 ) -> list[np.ndarray]:
-    """Per element, whether more than one kink meets in it: then other directions show other sides, and two of them do not enclose what is right.
+    """Per element, whether its derivative jumps although it stays and others move: then the kink is not its own, and the two sides do not enclose what is right.
 
-    The gradient of a weight behind several relus at 0 is a sum, and each of its terms may be there or not.
+    The gradient of a weight behind several relus at 0 is a sum, each term of which may be there or not. Half of the elements stay, then the other half.
     """
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
-    many = [np.zeros(np.shape(want), bool) for want in wants]
+    shared = [np.zeros(np.shape(want), bool) for want in wants]
     program = observation.exact_program
     if program is None or not any(sides.jumps.any() for sides in seen):
-        return many
-    for k in range(1, KINK_DIRECTIONS + 1):
-        v = direction_through(observation.case, diff, k)
-        for sign in (1, -1):
-            other = program([x + sign * STEP_SIZES[-1] * move for x, move in zip(diff, v, strict=True)], observation.rest, cts)["reference"]
-            for leaf, sides in enumerate(seen):
-                ahead, behind = (np.asarray(side[leaf]) for side in around[2:])
-                room = KINK_JUMP * (sides.high - sides.low) + 2 * sides.drift
-                many[leaf] |= sides.jumps & ~(np.minimum(np.abs(other[leaf] - ahead), np.abs(other[leaf] - behind)) <= room)
-    return many
+        return shared
+    rng = observation.case.rng("halves")
+    for k in range(KINK_HALVES):
+        direction = direction_through(observation.case, diff, k)
+        moving = [rng.integers(2, size=x.shape).astype(bool) for x in diff]
+        for half in (moving, [~moves for moves in moving]):
+            v = [np.where(moves, move, 0.0) for moves, move in zip(half, direction, strict=True)]
+            others = sides_of(program, v, diff, observation.rest, cts)
+            for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True)):
+                shared[leaf] |= ~half[leaf] & _sides(others, leaf, want, scale).jumps
+    return shared
 
 
 def _estimate(
-    wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], many: Sequence[Any], scales: Sequence[float], dtype: str
+    wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], shared: Sequence[Any], scales: Sequence[float], dtype: str
 ) -> Estimate:
     """At a jump the noise is that of inputs moved across it, and the interval between the sides says more.
 
@@ -138,14 +141,14 @@ def _estimate(
     values, errors = [], []
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
-    for want, noise, scale, sides, several in zip(wants, noises, scales, seen, many, strict=True):
+    for want, noise, scale, sides, elsewhere in zip(wants, noises, scales, seen, shared, strict=True):
         value = np.where(sides.singular, sides.limit, want)
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
         error = np.where(sides.singular, np.inf if tie else error + sides.drift, error)
         middle, half = (sides.low + sides.high) / 2, (sides.high - sides.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, scale) + half + sides.drift
         values.append(np.where(sides.jumps, middle, value))
-        errors.append(np.where(sides.jumps, np.where(several, np.inf, at_jump), error))
+        errors.append(np.where(sides.jumps, np.where(elsewhere, np.inf, at_jump), error))
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
