@@ -18,7 +18,7 @@ from verify.addresses import format_sizes, size_text
 from verify.signature import arguments, nearest
 from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
-from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
+from verify.styles import LOW_STRESS, NARROW, STRESS, STYLES, magnitude
 from verify.values import Key, alike, draw_values, generator, is_complex, round_to
 
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
@@ -165,8 +165,9 @@ def _dtype_and_style(spec: Spec, seed: int, index: int) -> tuple[str, str]:
     turn, place = divmod(index, LOW_EVERY)
     if place == LOW_FIRST and spec.dtypes:
         rounds, which = divmod(turn, len(spec.dtypes))
-        style = "unit" if rounds % 2 == 0 else LOW_STRESS[(rounds // 2 * len(spec.dtypes) + which) % len(LOW_STRESS)]
-        return spec.dtypes[which], style
+        dtype = spec.dtypes[which]
+        stress = ("rows", "ties") if dtype in NARROW else LOW_STRESS
+        return dtype, "unit" if rounds % 2 == 0 else stress[(rounds // 2 * len(spec.dtypes) + which) % len(stress)]
     block, position = divmod(index, len(STYLES))
     return "float64", STYLES[generator(spec.name, seed, block, "styles").permutation(len(STYLES))[position]]
 

@@ -164,7 +164,8 @@ def _larger(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _smaller(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.where(np.real(x) <= np.real(y), x, y)
+    """Of equal real parts the one that `_larger` leaves, so that a function of both is continued rightly."""
+    return np.where(np.real(x) < np.real(y), x, y)
 
 
 def _chosen(name: str, choose: Callable[..., Any]) -> Callable[..., Any]:

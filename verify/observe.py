@@ -17,7 +17,7 @@ from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.cases import SHAPE_CASES, Case
 from verify.noise import Result, jittered, low_noise, rounding_noise
-from verify.slopes import STEP_SIZES, Slope, slopes_along
+from verify.slopes import Slope, slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
 from verify.values import cast, largest, rms, wide
 
@@ -105,7 +105,7 @@ def sides_of(
     """The reference's gradient along the direction: (far ahead, far behind, near ahead, near behind)."""
     return tuple(
         program([x + sign * step * v for x, v in zip(diff, direction, strict=True)], rest, cts)["reference"]
-        for step in STEP_SIZES[-2:]
+        for step in tolerance.SIDE_STEPS
         for sign in (1, -1)
     )
 

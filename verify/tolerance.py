@@ -42,6 +42,10 @@ UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, f
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
 SINGULAR_DRIFT = 0.1  # autodiff is wrong at a point if it is off the one-sided limits by ten times what they still change near it
+SIDE_STEPS = (
+    2.0**-37,
+    2.0**-40,
+)  # how near the one-sided gradients are taken: no difference is formed, so nothing is lost, and no smooth floor (1e-6) is stepped over
 KINK_HALVES = 3  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 

@@ -154,3 +154,7 @@ def rms(values: np.ndarray) -> float:
     finite = np.abs(values[np.isfinite(values)])
     top = float(finite.max()) if finite.size else 0.0
     return top * float(np.sqrt(np.mean((finite / top) ** 2))) if top else 0.0
+
+
+def all_finite(arrays: Sequence[Any]) -> bool:
+    return all(bool(np.isfinite(wide(array)).all()) for array in arrays)

@@ -32,7 +32,15 @@ def judge_slope(
     rule, address = observation.measured[0], observation.case.address
     got, size = project(rule.runs["base"]["rule"], direction)
     bound = error + (own_error(observation, rule, direction, size) if own is None else own)
-    if not np.isfinite(want) or not np.isfinite(bound) or (size > 0 and bound > (CANNOT_TELL if rule.dtype == "float64" else 0.1) * size):
+    lost = (
+        max((float(np.max(np.abs(v), initial=0.0)) for v in direction), default=0.0) < UNDERFLOW_64
+    )  # denormal numbers have no digits to project
+    if (
+        lost
+        or not np.isfinite(want)
+        or not np.isfinite(bound)
+        or (size > 0 and bound > (CANNOT_TELL if rule.dtype == "float64" else 0.1) * size)
+    ):
         message = f"{oracle} cannot bound the error here (a kink or a value that is not finite near the inputs)"
         return Finding(check=check, status=abstains, message=message, address=address, dtype=rule.dtype)
     if abs(got - want) <= bound:

@@ -34,7 +34,10 @@ def judge(observation: Observation) -> list[Finding]:
             noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), dtype)
             for leaf, (a, b, noise) in enumerate(zip(first, second, measured.noise, strict=True))
         )
-        error = tuple(np.where(abs(value) + bound > HUGE[dtype], np.inf, bound) for value, bound in zip(want, bounds, strict=True))
+        error = tuple(
+            np.where((abs(value) + bound > HUGE[dtype]) | ~measured.attainable("mix", leaf), np.inf, bound)
+            for leaf, (value, bound) in enumerate(zip(want, bounds, strict=True))
+        )
         names, address = observation.call.names, observation.case.address
         what = "bwd(a - 2 b) differs from bwd(a) - 2 bwd(b): the cotangent of"
         found = compare(NAME, what, names, mixed, Estimate(value=want, error=error), measured.dtype, address)

@@ -31,7 +31,7 @@ def judge(observation: Observation) -> list[Finding]:
         )
         for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs["zero"]["rule"], strict=True)):
             got = wide(raw)
-            known = np.isfinite(errors[leaf])
+            known = np.isfinite(errors[leaf]) & measured.attainable("zero", leaf)
             compared += int(known.sum())
             wrong = known & (got != 0)
             if wrong.any():

@@ -18,7 +18,7 @@ from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.records import Estimate
 from verify.slopes import direction_through
 from verify.tolerance import EPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
-from verify.values import largest, rms
+from verify.values import all_finite, largest, rms
 
 
 def gradient(observation: Observation, measured: Measured) -> Estimate:
@@ -33,7 +33,8 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     dtype = coarsest(observation, measured)
     if dtype != "float64":
         scales = [scale * _steepness(x) for scale, x in zip(scales, observation.diff, strict=True)]
-    return _estimate(wants, measured.noise, observation.sides, observation.found["shared kinks"], scales, dtype)
+    sound = all_finite(observation.truth["base"]["reference_out"])
+    return _estimate(wants, measured.noise, observation.sides, observation.found["shared kinks"], scales, dtype, sound)
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
@@ -51,7 +52,15 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [natural_scale(x, cts, base["reference_out"]) for x in diff]
     shared = _shared_kinks(observation, diff, cts, base["reference"], sides, scales)
-    return _estimate(base["reference"], rounding_noise(base, moved, stress=observation.case.stress), sides, shared, scales, dtype)
+    return _estimate(
+        base["reference"],
+        rounding_noise(base, moved, stress=observation.case.stress),
+        sides,
+        shared,
+        scales,
+        dtype,
+        all_finite(base["reference_out"]),
+    )
 
 
 def stacked(estimates: Sequence[Estimate]) -> Estimate:
@@ -132,11 +141,18 @@ def _shared_kinks(
 
 
 def _estimate(
-    wants: Sequence[Any], noises: Sequence[Any], around: Sequence[Any], shared: Sequence[Any], scales: Sequence[float], dtype: str
+    wants: Sequence[Any],
+    noises: Sequence[Any],
+    around: Sequence[Any],
+    shared: Sequence[Any],
+    scales: Sequence[float],
+    dtype: str,
+    sound: bool,
 ) -> Estimate:
     """At a jump the noise is that of inputs moved across it, and the interval between the sides says more.
 
-    Where anything jumps (a tie), a common limit of the sides elsewhere is a coincidence of the direction, and says nothing.
+    Where anything jumps (a tie), a common limit of the sides elsewhere is a coincidence of the direction, and says nothing. Where the function has no
+    finite value (not `sound`), a gradient that is not finite is nobody's mistake.
     """
     values, errors = [], []
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
@@ -145,6 +161,7 @@ def _estimate(
         value = np.where(sides.singular, sides.limit, want)
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
         error = np.where(sides.singular, np.inf if tie else error + sides.drift, error)
+        error = np.where(np.isfinite(want) | sound, error, np.inf)
         middle, half = (sides.low + sides.high) / 2, (sides.high - sides.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, scale) + half + sides.drift
         values.append(np.where(sides.jumps, middle, value))
