@@ -14,8 +14,7 @@ from verify.values import largest
 TRIED = {"float64": 2}  # cases for each cotangent, else 1: more of them would catch smaller errors still
 NOTABLE = 1e-3  # of the case's largest cotangent: below, a check may rightly look away (the bias of a softmax over one element)
 RUNGS = {"float64": tuple(10.0**-k for k in range(1, 15))}
-COARSE_NOTABLE = 1e-3  # of the case's largest cotangent: below, a check may rightly look away (the bias of a softmax over one element)
-RUNGS = tuple(2.0**-k for k in range(1, 21))
+COARSE_RUNGS = tuple(2.0**-k for k in range(1, 21))
 
 
 def smallest_caught(plan: Plan) -> dict[str, float | None]:
