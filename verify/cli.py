@@ -167,7 +167,9 @@ def power(
     if json_file:
         _write(json_file, report.render_json(powers, environment()))
     if markdown:
-        command = " ".join(["verify power", *names, *([f"--cases {cases}"] if cases else []), f"--seed {seed} --markdown {markdown}"])
+        given = {"--cases": cases, "--seed": seed or None, "--limit": limit, "--jobs": jobs if jobs > 1 else None, "--markdown": markdown}
+        flags = [*(f"--check {check}" for check in checks), *(f"{flag} {value}" for flag, value in given.items() if value is not None)]
+        command = " ".join(["verify power", *names, *flags])
         _write(markdown, report.render_markdown(powers, command, environment()))
     if "-" not in (json_file, markdown):
         click.echo("\n\n".join(report.render_power(measured, verbose) for measured in powers))

@@ -267,3 +267,13 @@ def test_the_command(tmp_path):
     assert "relu" in result.output and "mistakes caught" in result.output
     assert json.loads(data.read_text())["schema"] == "verify-power/1"
     assert "verify power relu --cases 4" in page.read_text()
+
+
+def test_an_equation_of_a_library_function_has_the_line_of_the_call():
+    fn = rule(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, ct: (jnp.where(x < 9, ct * jnp.cos(x), 0),))
+    spec = verify.Spec(name="where", fn=fn, args={"x": verify.Arg(dims="n")}, dtypes=())
+    assert verify.run(spec, cases=3)  # which traces jnp.where from elsewhere
+    plan = prepare_plan(spec, 3, 0, None)
+    edit = next(edit for edit in plan.edits if edit.name == "always the value where false")
+    assert "test_power.py" in edit.target[0]
+    assert judge_edits(plan, [edit])[0].status == "killed"

@@ -12,6 +12,7 @@ from verify.power.screen import Prepared
 from verify.values import largest
 
 TRIED = {"float64": 2}  # cases for each cotangent, else 1: more of them would catch smaller errors still
+NOTABLE = 1e-3  # of the case's largest cotangent: below, a check may rightly look away (the bias of a softmax over one element)
 RUNGS = {"float64": tuple(10.0**-k for k in range(1, 15))}
 COARSE_RUNGS = tuple(2.0**-k for k in range(1, 21))
 
@@ -28,7 +29,7 @@ def smallest_caught(plan: Plan) -> dict[str, float | None]:
 
 
 def _cases(plan: Plan, path: str, dtype: str) -> list[Prepared]:
-    return [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _nonzero(prepared, path)][: TRIED.get(dtype, 1)]
+    return [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _notable(prepared, path)][: TRIED.get(dtype, 1)]
 
 
 def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> float:
@@ -40,8 +41,9 @@ def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> f
     return _last(RUNGS.get(dtype, COARSE_RUNGS), caught)
 
 
-def _nonzero(prepared: Prepared, path: str) -> bool:
-    return path in prepared.paths and largest(prepared.want[prepared.paths.index(path)]) > 0
+def _notable(prepared: Prepared, path: str) -> bool:
+    """It is there, and more than the rounding of the others."""
+    return path in prepared.paths and largest(prepared.want[prepared.paths.index(path)]) > NOTABLE * max(map(largest, prepared.want))
 
 
 def _last(rungs: Sequence[float], caught: Callable[[float], bool]) -> float:

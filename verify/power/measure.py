@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from verify.api import as_spec
+from verify.errors import InternalError
 from verify.power import surgery
 from verify.power.ladder import smallest_caught
 from verify.power.mutant import Edit, mutated
@@ -106,7 +107,8 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
 
     An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there.
     """
-    spec, made = mutated(plan.spec, edit), [prepared for prepared in plan.cases if edit in prepared.fits]
+    placed: list[Edit] = []
+    spec, made = mutated(plan.spec, edit, placed), [prepared for prepared in plan.cases if edit in prepared.fits]
     sizes: dict[int, float] = {}
     tried: list[Prepared] = []
 
@@ -134,6 +136,8 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     note = f"a cotangent changes in {changed} of the {len(plan.cases)} cases; {len(tried)} of these were judged"
     if noticed is not None:
         note = f"no cotangent changes in the {len(plan.cases)} cases, but with {noticed.case.describe() or 'other values'} one does"
+    if tried and edit.where == "equation" and not placed:
+        raise InternalError(f"verify lost sight of an equation of {plan.spec.name} between two traces: {plan.edits[edit]}")
     return _mutant(plan, edit, "survived", cases=len(tried), note=note)
 
 

@@ -77,17 +77,17 @@ def _is_float(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
-def mutated(spec: Spec, edit: Edit) -> Spec:
-    """The spec with this mistake in the derivative of its function."""
+def mutated(spec: Spec, edit: Edit, made: list[Edit] | None = None) -> Spec:
+    """The spec with this mistake in the derivative of its function; the edit is added to `made` whenever an equation was found for it."""
     fn = spec.fn
 
     def function(*args: Any, **options: Any) -> Any:
-        return _broken(opened(fn, args, options), edit)
+        return _broken(opened(fn, args, options), edit, [] if made is None else made)
 
     return replace(spec, fn=functools.update_wrapper(function, fn) if hasattr(fn, "__name__") else function)
 
 
-def _broken(call: Opened, edit: Edit) -> Any:
+def _broken(call: Opened, edit: Edit, made: list[Edit]) -> Any:
 
     @jax.custom_vjp
     def rule(diff: list[Any], rest: list[Any]) -> Any:
@@ -101,6 +101,8 @@ def _broken(call: Opened, edit: Edit) -> Any:
         cts = [ct for ct in jax.tree.leaves(out_ct) if _is_float(ct)]
         leaves, tree = jax.tree.flatten(pullback)
         jaxpr = jax.make_jaxpr(pulled(tree))(leaves, cts)
+        if operation(edit, jaxpr) is not None:
+            made.append(edit)
         return run(jaxpr, leaves, cts, call.paths, edit), None
 
     rule.defvjp(forward, backward)

@@ -36,6 +36,7 @@ class Plan:
 
 def prepare_plan(spec: Spec, cases: int | None, seed: int, checks: Sequence[str] | None) -> Plan:
     """Draw and prepare everything. Raises SpecError where nothing can be traced in float64."""
+    jax.clear_caches()  # functions that the verification has traced already carry the lines of whoever called them then
     drawn = sorted(draw(spec, seed, range(case_count(cases, seed))), key=_cost)
     others = sorted(draw(replace(spec, dtypes=()), seed ^ POOL_SEED, range(POOL)), key=_cost)
     mine, pool = _prepared(spec, drawn), _prepared(spec, others)

@@ -16,6 +16,7 @@ from verify import _compat
 
 INLINE = ("jit", "pjit", "closed_call", "core_call")
 REBUILT = ("scan", "cond", "checkpoint", "remat2")  # run with a changed inner program; loops with a condition may never end, so they stay
+JAX = str(Path(jax.__file__).parent)
 Key = tuple[str, str, int]  # source ("/path/file.py:12:4 (function)", or ""), primitive, ordinal among these
 Path_ = tuple[Any, ...]
 
@@ -44,21 +45,27 @@ def places(jaxpr: Any) -> list[Place]:
     """
     counts: dict[tuple[str, str], int] = {}
     found = []
-    for path, equation, source in _visit(jaxpr, (), ""):
+    for path, equation, source in _visit(jaxpr, (), "", library=False):
         which = (source, equation.primitive.name)
         counts[which] = counts.get(which, -1) + 1
         found.append(Place((*which, counts[which]), path, equation))
     return found
 
 
-def _visit(jaxpr: Any, path: Path_, outer: str) -> Iterator[tuple[Path_, Any, str]]:
+def _visit(jaxpr: Any, path: Path_, outer: str, library: bool) -> Iterator[tuple[Path_, Any, str]]:
     for i, equation in enumerate(_compat.closed(jaxpr).jaxpr.eqns):
-        source = _compat.source_line(equation) or outer
+        source = outer if library else _compat.source_line(equation) or outer
         inner = _inner(equation)
         if not inner:
             yield (*path, i), equation, source
         for label, program in inner:
-            yield from _visit(program, (*path, i, label), source)
+            yield from _visit(program, (*path, i, label), source, library or _is_library(program))
+
+
+def _is_library(program: Any) -> bool:
+    """A function that JAX itself jits, such as `jnp.where`: it is traced once, so its lines are those of whoever came first."""
+    info = getattr(_compat.closed(program).jaxpr, "debug_info", None)
+    return str(getattr(info, "func_src_info", "")).partition(" at ")[2].startswith(JAX)
 
 
 def _inner(equation: Any) -> list[tuple[Any, Any]]:
