@@ -137,7 +137,8 @@ def _draw_case(
 ) -> Case:
     rng = generator(spec.name, seed, index, "values")
     dtype, style = _dtype_and_style(spec, seed, index)
-    scale = magnitude(rng, style, "float16" if dtype == "mixed" else dtype)
+    held = {"float16" if dtype == "mixed" else dtype, *(arg.dtype for _, arg in _arg_leaves(described))}
+    scale = magnitude(rng, style, next(name for name in reversed(FLOAT_DTYPES) if name in held))  # what the narrowest dtype can hold
     dtypes: list[str | None] = []
     domains: list[Any] = []
 

@@ -194,12 +194,17 @@ _lately: dict[Any, Any] = {}  # what consecutive cases of one shape share: key -
 _lock = threading.Lock()
 
 
-def _shared(key: Any, owner: Any, make: Callable[[], Any]) -> Any:
-    """The result of the last calls with this key; a few are kept, in order of use. Two threads may compute the same, which is harmless."""
+def _shared(key: tuple[Any, ...], keep: Any, make: Callable[[], Any]) -> Any:
+    """The result of the last calls with this key; a few are kept, in order of use.
+
+    `keep` holds the objects whose identity is in the key, so that no other object gets it meanwhile. Each thread has its own: JAX's traces are not made to be
+    replayed by two at a time.
+    """
+    key = (*key, threading.get_ident())
     with _lock:
         found = _lately.pop(key, None)
-    if found is None or found[0] is not owner:
-        found = (owner, make())
+    if found is None:
+        found = (keep, make())
     with _lock:
         _lately[key] = found
         while len(_lately) > KEPT:
@@ -209,18 +214,9 @@ def _shared(key: Any, owner: Any, make: Callable[[], Any]) -> Any:
 
 def _traced_once(spec: Spec, call: programs.Call, diff: list[Any], rest: list[Any]) -> programs.Traced:
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in (*diff, *rest))
-    key = (
-        "trace",
-        id(spec.fn),
-        shapes,
-        call.diff_slots,
-        call.rest_slots,
-        call.pairs,
-        repr(call.statics),
-        repr(call.tree),
-        repr(call.options),
-    )
-    return _shared(key, spec.fn, lambda: programs.trace(call, diff, rest))
+    bound = (call.diff_slots, call.rest_slots, call.pairs, repr(call.statics), repr(call.tree), repr(call.options))
+    key = ("trace", id(spec.fn), id(spec.reference), shapes, bound)
+    return _shared(key, (spec.fn, spec.reference), lambda: programs.trace(call, diff, rest))
 
 
 def _compiled_once(call: programs.Traced, compiled: bool, with_rule: bool, make: Callable[[], Any]) -> tuple[engine.Program, str]:

@@ -66,11 +66,22 @@ def both_with(reduce):
 
 
 def stash(keep):
-    def forward(x):
-        CACHE["x"] = x
-        return x**3, x
+    """The residual of the last call is kept on the host, or handed on as a residual."""
 
-    return rule(lambda x: x**3, forward, lambda x, ct: (3 * ct * (x if keep else CACHE["x"]) ** 2,))
+    def put(x):
+        CACHE["x"] = np.asarray(x)
+        return np.float32(0)
+
+    def forward(x):
+        token = jax.pure_callback(put, jax.ShapeDtypeStruct((), "float32"), x)
+        return x**3, (x, token)
+
+    def backward(residuals, ct):
+        x, token = residuals
+        kept = x if keep else jax.pure_callback(lambda token: CACHE["x"], jax.ShapeDtypeStruct(x.shape, x.dtype), token)
+        return (3 * ct * kept**2,)
+
+    return rule(lambda x: x**3, forward, backward)
 
 
 def switched(scale):

@@ -63,7 +63,6 @@ def prints(x: Float[Array, "n"]):
 def leaves(x: Float[Array, "n"]): sys.exit(0)
 def fails(x: Float[Array, "n"]): raise RuntimeError("the primal is broken")
 def whole(x: Float[Array, "n"]): return (x > 0).astype(int)
-def complexes(x: Float[Array, "n"]): return x + 1j
 def typed(x: Float[Array, "n"], *, k: int = 2): return x * k
 unknown_dim = Spec(name="unknown_dim", fn=square, args=X, sizes={"rows": (1, 3)})
 wrong_option = Spec(name="wrong_option", fn=typed, options={"k": ("two",)})
@@ -166,7 +165,6 @@ UNUSABLE = [
     ("raising_reference", ["the reference raises ZeroDivisionError", "cli_rules.py"]),
     ("fails", ["RuntimeError", "the primal is broken", "cli_rules.py:"]),
     ("whole", ["no floating-point"]),
-    ("complexes", ["complex"]),
     ("impossible", ["domain"]),
     ("bad_domain", ["domain", "rows"]),
     ("bad_sample", ["sample", "ZeroDivisionError"]),

@@ -81,7 +81,7 @@ def test_bounds_that_are_fine(bounds):
     assert spec(sizes={"n": bounds}).sizes["n"] == bounds
 
 
-@pytest.mark.parametrize("dtype", ["float31", "", "complex64", "Float", None, float])
+@pytest.mark.parametrize("dtype", ["float31", "", "complex31", "Float", None, float])
 def test_dtype_of_an_argument(dtype):
     with pytest.raises(SpecError, match="dtype"):
         Arg(dims="n", dtype=dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jax.extend import core
 
 from verify import programs, transforms
 from verify._compat import enable_x64
@@ -58,5 +59,5 @@ def saved_bytes(call: Any, diff: list[Any], rest: list[Any]) -> int:
 
     jaxpr = jax.make_jaxpr(residuals)(diff, rest).jaxpr
     given = {id(var) for var in (*jaxpr.invars, *jaxpr.constvars)}
-    kept = {id(var): var.aval for var in jaxpr.outvars if hasattr(var, "count") and id(var) not in given}
+    kept = {id(var): var.aval for var in jaxpr.outvars if not isinstance(var, core.Literal) and id(var) not in given}
     return sum(int(aval.size) * aval.dtype.itemsize for aval in kept.values())
