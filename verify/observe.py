@@ -57,7 +57,8 @@ class Observation:
     truth: the float64 reference at each cotangent; None, with `no_truth` saying why, if JAX could not differentiate it.
     sides: the reference's gradient a little ahead and behind along the first slope's direction, at the two shortest steps: (far ahead, far
         behind, near ahead, near behind).
-    limit, reference_limit: the least precise dtype in which rule and reference compute although their arguments are float64.
+    limit, reference_limit: the least precise dtype in which primal and reference compute although their arguments are float64. A backward that rounds where
+        its primal does not is judged in float64, and wrong there.
     no_float64: why the function was not run with 64-bit types at all, "" if it was.
     raised: the exception that the rule raised, in which case nothing was measured.
     """
@@ -158,7 +159,7 @@ def _measure(
     program, no_truth = _compiled_once(
         call, compiled, not fixed, lambda: _exact_program(call, diff, rest, cts["base"], not fixed, compiled)
     )
-    rule_limit, reference_limit = lowest_float(program.jaxpr, programs.RULE_PART), lowest_float(program.jaxpr, programs.REFERENCE_PART)
+    rule_limit, reference_limit = lowest_float(call.jaxpr), lowest_float(program.jaxpr, programs.REFERENCE_PART)
     exact = _runs(program, diff, rest, cts)
     truth = None if no_truth else exact
     noise = out_noise = None
@@ -300,8 +301,8 @@ def _cotangents(case: Case, shapes: Sequence[Any]) -> dict[str, list[np.ndarray]
     return {"base": base, "other": other, "mix": mix, "zero": [np.zeros_like(ct) for ct in base], "large": large, "small": small}
 
 
-def lowest_float(jaxpr: Any, part: str) -> str:
-    """The least precise float dtype that a part of the core program computes in."""
+def lowest_float(jaxpr: Any, part: str = "") -> str:
+    """The least precise float dtype that a program, or a part of the core program, computes in."""
     found = {"float64"}
     for equation in walk(jaxpr, lambda outer: part in str(outer.source_info.name_stack)):
         found |= {str(var.aval.dtype) for var in equation.outvars if hasattr(var.aval, "dtype")}

@@ -171,7 +171,7 @@ ENTRIES = (
     scalar_entry("softplus-of-large", "magnitude", jax.nn.softplus, lambda x: jnp.exp(x) / (1 + jnp.exp(x)), jax.nn.sigmoid, "extremes",
                  trigger=True),
     scalar_entry("log-cosh-of-large", "magnitude", log_cosh, lambda x: jnp.sinh(x) / jnp.cosh(x), jnp.tanh, "extremes", trigger=True),
-    scalar_entry("log-of-clamped", "magnitude", jnp.log, lambda x: 1 / jnp.maximum(x, 1e-12), lambda x: 1 / x, "extremes", args=POSITIVE,
+    scalar_entry("log-of-clamped", "magnitude", jnp.log, lambda x: 1 / jnp.maximum(x, 1e-12), lambda x: 1 / x, ("extremes", "gradient"), args=POSITIVE,
                  trigger=True),
     scalar_entry("swish-gate-only", "dropped term", swish, jax.nn.sigmoid,
                  lambda x: jax.nn.sigmoid(x) * (1 + x * jax.nn.sigmoid(-x)), "gradient"),

@@ -163,7 +163,7 @@ ENTRIES = (
     pair("one-context-for-all-calls", "state", rule(jnp.sin, saved_aside, read_from_context), rule(jnp.sin, sine_forward, sine_backward), argument(),
          ("reuse", "structure", "scan", "remat", "purity", "jit"), trigger=True),
     pair("size-of-last-call", "state", rule(mean, size_set_aside, size_of_last_call), rule(mean, mean_forward, mean_backward), argument(),
-         ("reuse", "purity", "gradient"), trigger=True),
+         ("reuse", "purity", "gradient", "vmap", "remat", "second-order", "sharding", "scan"), trigger=True),
     entry("cache-without-the-option", "state", *PREFIX, cached_by_size_alone, prefix_backward, argument(), ("gradient", "reuse", "purity"), trigger=True, **STRICT),
     entry("cached-tracer", "state", *PREFIX, cached_tracer, prefix_backward, argument(), ("structure", "purity", "jit"), trigger=True, **STRICT),
     pair("kept-in-a-list", "state", rule(jnp.sin, kept_in_a_list, sine_backward), rule(jnp.sin, sine_forward, sine_backward), argument(), "purity",

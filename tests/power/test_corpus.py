@@ -24,6 +24,7 @@ def test_names_are_unique() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+THIRD = 3  # of right rules every third; `benchmarks/error_rate.py` runs all, over more cases and seeds
 SOME = 6  # one entry in so many runs on every JAX version; all on the main one
 
 
@@ -51,7 +52,7 @@ def passes_in_every_dtype(spec: Spec, cases: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", CORPUS, ids=[entry.name for entry in CORPUS])
+@pytest.mark.parametrize("entry", CORPUS[::THIRD], ids=[entry.name for entry in CORPUS[::THIRD]])
 def test_right_rule_beside_it_passes_in_every_dtype(entry: Entry) -> None:
     passes_in_every_dtype(entry.right, min(entry.cases or ENOUGH, ENOUGH))
 
@@ -59,5 +60,5 @@ def test_right_rule_beside_it_passes_in_every_dtype(entry: Entry) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", RIGHT, ids=[spec.name for spec in RIGHT])
 def test_right_rule_that_is_easily_accused_passes(spec: Spec) -> None:
-    verdict = run(spec)
+    verdict = run(spec, cases=48)
     assert verdict.status is Status.PASS, str(verdict)

@@ -6,13 +6,16 @@ rounding. It applies where the primal is made of analytic operations that the Nu
 
 from __future__ import annotations
 
+import numpy as np
+
 from verify.checks.along import judge_slope
 from verify.observe import Observation
 from verify.oracles import complex_step
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
 from verify.records import Finding, Status
-from verify.tolerance import EPS, FLOOR_ULPS
+from verify.tolerance import COMPLEX_STEP, EPS, FLOOR_ULPS
+from verify.values import largest
 
 CODE, NAME, TITLE = "V013", "complex-step", "the gradient agrees with the complex step of the function's values"
 
@@ -31,4 +34,5 @@ def judge(observation: Observation) -> list[Finding]:
         message = "the function holds operations of which no analytic continuation is known here"
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
     want, size = seen
-    return [judge_slope(NAME, observation, direction, want, FLOOR_ULPS * EPS["float64"] * size, "the complex step")]
+    truncation = COMPLEX_STEP * sum(float(np.sum(np.abs(ct))) for ct in observation.cts["base"]) * max(largest(v) for v in direction)
+    return [judge_slope(NAME, observation, direction, want, FLOOR_ULPS * EPS["float64"] * size + truncation, "the complex step")]

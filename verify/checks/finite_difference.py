@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from verify.checks.along import judge_slope, merged
 from verify.observe import Observation
-from verify.oracles.agreement import contradiction
+from verify.oracles.agreement import contradiction, differences_tell
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.records import Finding, Status
@@ -18,7 +18,7 @@ CODE, NAME, TITLE = "V004", "finite-difference", "the gradient agrees with diffe
 
 
 def applies(observation: Observation) -> bool:
-    return bool(observation.measured) and bool(observation.slopes)
+    return bool(observation.measured) and bool(observation.slopes) and differences_tell(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:

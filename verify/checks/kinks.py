@@ -17,7 +17,7 @@ from verify.engine import Program
 from verify.noise import jittered_together, rounding_noise
 from verify.observe import Observation
 from verify.oracles import autodiff
-from verify.oracles.agreement import project
+from verify.oracles.agreement import differences_tell, project
 from verify.oracles.finite_difference import slope
 from verify.records import Finding, Status
 from verify.slopes import slope_along
@@ -29,7 +29,7 @@ DIRECTIONS = 2
 
 
 def applies(observation: Observation) -> bool:
-    return bool(observation.measured) and observation.limit == "float64" and autodiff.at_kink(observation)
+    return bool(observation.measured) and observation.limit == "float64" and differences_tell(observation) and autodiff.at_kink(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:

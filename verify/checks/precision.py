@@ -23,7 +23,7 @@ CODE, NAME, TITLE = "V020", "precision", "in low precision the rule is as exact 
 def applies(observation: Observation) -> bool:
     return (
         observation.truth is not None
-        and any(measured.dtype != "float64" for measured in observation.measured)
+        and len(observation.measured) > 1
         and (bool(observation.rules) or observation.call.has_reference)
         and not contradiction(observation)
     )
@@ -36,8 +36,7 @@ def judge(observation: Observation) -> list[Finding]:
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
     return [
         _in_units(finding, observation, measured)
-        for measured in observation.measured
-        if measured.dtype != "float64"
+        for measured in observation.measured[1:]
         for finding in compare(
             NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], autodiff.gradient(observation, measured), measured.dtype,
             case.address,

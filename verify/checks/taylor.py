@@ -11,7 +11,7 @@ import numpy as np
 
 from verify.checks.along import own_error
 from verify.observe import Observation
-from verify.oracles.agreement import contradiction, project
+from verify.oracles.agreement import contradiction, differences_tell, project
 from verify.oracles.autodiff import at_kink
 from verify.oracles.taylor import orders
 from verify.records import Finding, Status
@@ -20,7 +20,13 @@ CODE, NAME, TITLE = "V012", "taylor", "the remainder of the linear prediction ha
 
 
 def applies(observation: Observation) -> bool:
-    return bool(observation.measured) and bool(observation.slopes) and observation.limit == "float64" and not contradiction(observation)
+    return (
+        bool(observation.measured)
+        and bool(observation.slopes)
+        and differences_tell(observation)
+        and observation.limit == "float64"
+        and not contradiction(observation)
+    )
 
 
 def judge(observation: Observation) -> list[Finding]:
