@@ -18,7 +18,7 @@ from verify.addresses import format_sizes, size_text
 from verify.signature import arguments, nearest
 from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
-from verify.styles import LOW_STRESS, NARROW, STRESS, STYLES, magnitude
+from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
 from verify.values import Key, alike, draw_values, generator, is_complex, round_to
 
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
@@ -141,7 +141,9 @@ def _draw_case(
     if beyond:  # XLA:CPU leaves the result of an empty float16 product unset
         dtype = "float64"
     held = {"float16" if dtype == "mixed" else dtype, *(arg.dtype for _, arg in _arg_leaves(described))}
-    scale = magnitude(rng, style, next(name for name in reversed(FLOAT_DTYPES) if name in held))  # what the narrowest dtype can hold
+    scale = magnitude(
+        index // len(STYLES), style, next(name for name in reversed(FLOAT_DTYPES) if name in held)
+    )  # what the narrowest dtype can hold
     dtypes: list[str | None] = []
     domains: list[Any] = []
 
@@ -170,8 +172,8 @@ def _dtype_and_style(spec: Spec, seed: int, index: int) -> tuple[str, str]:
     if place == LOW_FIRST and spec.dtypes:
         rounds, which = divmod(turn, len(spec.dtypes))
         dtype = spec.dtypes[which]
-        stress = ("rows", "ties") if dtype in NARROW else LOW_STRESS
-        return dtype, "unit" if rounds % 2 == 0 else stress[(rounds // 2 * len(spec.dtypes) + which) % len(stress)]
+        stress = LOW_STRESS[dtype]
+        return dtype, "unit" if rounds % 2 == 0 else stress[rounds // 2 % len(stress)]
     block, position = divmod(index, len(STYLES))
     return "float64", STYLES[generator(spec.name, seed, block, "styles").permutation(len(STYLES))[position]]
 
