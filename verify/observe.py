@@ -87,17 +87,17 @@ class Observation:
         """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
         return float(self.cts["large"][0].flat[0] / self.cts["base"][0].flat[0]) if self.cts["base"][0].size else 1.0
 
-    def scale(self, leaf: int) -> float:
+    def scale(self, leaf: int, most: float = tolerance.SATURATION) -> float:
         """The natural size of a gradient with respect to one leaf: cotangent * output / argument."""
         outputs = self.truth["base"]["reference_out"] if self.truth else self.measured[0].runs["base"]["out"]
-        return natural_scale(self.diff[leaf], self.cts["base"], outputs)
+        return natural_scale(self.diff[leaf], self.cts["base"], outputs, most)
 
 
-def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
-    """cotangent * output / argument, the units of a gradient; of large arguments (logits) cotangent * output, as where they saturate, rounding does not
-    shrink with them."""
+def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np.ndarray], most: float = tolerance.SATURATION) -> float:
+    """cotangent * output / argument, the units of a gradient. Of large arguments more, as where they saturate (logits), rounding does not shrink with them."""
     size = sum(largest(ct) * largest(out) for ct, out in zip(cts, outputs, strict=True))
-    return size / min(rms(x) or 1.0, 1.0)
+    typical = rms(x) or 1.0
+    return size / typical * min(max(typical, 1.0), most)
 
 
 def sides_of(

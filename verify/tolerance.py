@@ -6,7 +6,7 @@ by an ulp or two, which leaves the derivative alone (up to its conditioning) and
 
 float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FLOOR_ULPS eps scale
     A wrong formula is wrong by 1e-8 and more, rounding by 1e-14: RELATIVE_64 lies between, and is what makes an error detectable.
-    `scale` = max|cotangent| max|output| / min(rms(argument), 1) is the size that a gradient may have. It matters only where the exact gradient is 0
+    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient (more for large arguments, up to SATURATION). It matters only where the exact gradient is 0
     by cancellation and another order of operations leaves a rounding residue.
 lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
     `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs, measured against the float64 truth,
@@ -52,6 +52,8 @@ KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two
 # A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.
 CT_SCALE = {"float64": 40, "float32": 20, "bfloat16": 20, "float16": 4}
 
+SATURATION = 1e3  # float64: how much larger than cotangent * output / argument a gradient's rounding may be where large arguments saturate
+GROSS = 0.9  # of huge float16 values, an error of so much of the derivative is no rounding
 NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number must come out finite
 
 # Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by

@@ -32,7 +32,7 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
         )
     dtype = coarsest(observation, measured)
     if dtype != "float64":
-        scales = [scale * _steepness(x) for scale, x in zip(scales, observation.diff, strict=True)]
+        scales = [observation.scale(leaf, most=1.0) * _steepness(x) for leaf, x in enumerate(observation.diff)]
     sound = all_finite(observation.truth["base"]["reference_out"])
     return _estimate(wants, measured.noise, observation.sides, observation.found["shared kinks"], scales, dtype, sound)
 
