@@ -20,7 +20,7 @@ CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
 
 def applies(observation: Observation) -> bool:
     case = observation.case
-    return bool(observation.measured) and (case.thorough or case.index % 16 == 3) and not contradiction(observation)
+    return bool(observation.measured) and (case.thorough or case.index % 8 == 3) and not case.stress and not contradiction(observation)
 
 
 def judge(observation: Observation) -> list[Finding]:
