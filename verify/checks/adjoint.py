@@ -13,6 +13,7 @@ from verify import engine, programs, tolerance, transforms
 from verify.checks.along import judge_slope, merged
 from verify.checks.transformed import takes_turn
 from verify.observe import Observation, add_seconds
+from verify.oracles.agreement import differences_tell
 from verify.oracles.autodiff import at_kink
 from verify.records import Finding, Status
 from verify.slopes import directions
@@ -22,7 +23,8 @@ EVERY, OFFSET = 8, 6
 
 
 def applies(observation: Observation) -> bool:
-    return takes_turn(observation, EVERY, OFFSET) or (observation.truth is None and bool(observation.measured))
+    alone = observation.truth is None and bool(observation.measured) and differences_tell(observation)
+    return alone or takes_turn(observation, EVERY, OFFSET)
 
 
 def judge(observation: Observation) -> list[Finding]:

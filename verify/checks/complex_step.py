@@ -11,7 +11,7 @@ import numpy as np
 from verify.checks.along import judge_slope
 from verify.observe import Observation
 from verify.oracles import complex_step
-from verify.oracles.agreement import contradiction
+from verify.oracles.agreement import contradiction, differences_tell
 from verify.oracles.autodiff import at_kink
 from verify.records import Finding, Status
 from verify.tolerance import COMPLEX_STEP, EPS, FLOOR_ULPS
@@ -21,7 +21,13 @@ CODE, NAME, TITLE = "V013", "complex-step", "the gradient agrees with the comple
 
 
 def applies(observation: Observation) -> bool:
-    return bool(observation.measured) and bool(observation.slopes) and observation.limit == "float64" and not contradiction(observation)
+    return (
+        bool(observation.measured)
+        and bool(observation.slopes)
+        and observation.limit == "float64"
+        and differences_tell(observation)
+        and not contradiction(observation)
+    )
 
 
 def judge(observation: Observation) -> list[Finding]:

@@ -31,7 +31,8 @@ def contradiction(observation: Observation) -> str:
 
 
 def differences_tell(observation: Observation) -> bool:
-    """Whether values at neighbouring inputs say something of a slope: of huge inputs an oscillating function turns round between any two steps."""
+    """Whether a slope along a direction says something: of huge inputs an oscillating function turns round between any two steps, and residues of rounding
+    where a softmax is saturated are multiplied by huge moves."""
     return observation.case.style != "huge"
 
 
