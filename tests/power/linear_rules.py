@@ -188,7 +188,7 @@ ENTRIES = (
     linear_entry("all-ones-cotangent", "cotangent", all_ones, RECTANGULAR, "gradient", "ignores the upstream cotangent", "all ones"),
     linear_entry("wrong-sign", "sign", wrong_sign, RECTANGULAR, "gradient", "of w: it has the wrong sign"),
     linear_entry("wrong-at-size-1", "size", wrong_at_size_one, RECTANGULAR, "gradient", "times 2", "only when n is 1", trigger=True),
-    linear_entry("wrong-past-64", "size", wrong_past_64, RECTANGULAR, "gradient", "sums only the first 64", "only when n >= ", trigger=True),
+    linear_entry("wrong-past-64", "size", wrong_past_64, RECTANGULAR, "gradient", "sums only the first 64", "only when n", trigger=True),
     linear_entry("forgotten-argument", "dropped term", forgotten_weight, RECTANGULAR, "gradient", "of w: it is zero everywhere"),
     linear_entry("clipped-cotangent", "cotangent", clipped, RECTANGULAR, "linearity", "not linear in the upstream cotangent"),
     linear_entry("constant-added", "cotangent", constant_added, RECTANGULAR, "zero-cotangent", "not multiplied by the upstream cotangent"),
