@@ -68,5 +68,5 @@ def test_right_rule_beside_it_passes(entry: Entry) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", RIGHT, ids=[spec.name for spec in RIGHT])
 def test_right_rule_that_is_easily_accused_passes(spec: Spec) -> None:
-    verdict = run(spec, cases=48)
+    verdict = run(spec, cases=24)
     assert verdict.status is Status.PASS, str(verdict)
