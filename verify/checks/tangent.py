@@ -68,7 +68,12 @@ def judge(observation: Observation) -> list[Finding]:
         ulps = tolerance.JITTER_ULPS * tolerance.EPS[observation.reference_limit]
         moved.append(program([x * (1 + ulps * rng.choice((-1, 1), size=x.shape)) for x in observation.diff], observation.rest, moves))
     noise = rounding_noise(base, moved)
-    error = tuple(noise_bound(want, own, largest(want)) for want, own in zip(base["reference"], noise, strict=True))
+    step = sum(largest(v) for v in moves)
+    sizes = [
+        max(largest(want), step * largest(out))
+        for want, out in zip(base["reference"], observation.truth["base"]["reference_out"], strict=True)
+    ]  # type: ignore[index]
+    error = tuple(noise_bound(want, own, size) for want, own, size in zip(base["reference"], noise, sizes, strict=True))
     names = ["output"] if len(noise) == 1 else [f"output{k}" for k in range(len(noise))]
     by = ", ".join(name for name, has in zip(call.names, on, strict=True) if has)
     what = f"when {by} move{'s' if sum(on) == 1 else ''}, the tangent of"
