@@ -78,7 +78,7 @@ def _every(run: Run, types: list[str] | None = None) -> Gradient:
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> list[Any]:
         out, pullback = jax.vjp(run, diff, rest)
-        floats, others = pullback(_as(cts, out))
+        floats, others = pullback(programs.as_outputs(cts, out))
         if types is not None:
             types.extend(str(other.dtype) for other in others if other.dtype != jax.dtypes.float0)
         return list(floats)
@@ -115,7 +115,7 @@ def _mapped(run: Run) -> Gradient:
     def program(diff: list[Any], rest: list[Any], cts: list[Any]) -> list[Any]:
         def one(others: list[Any], seeds: list[Any]) -> list[Any]:
             out, pullback = jax.vjp(lambda *leaves: run(leaves, others), *diff)
-            return list(pullback(_as(seeds, out)))
+            return list(pullback(programs.as_outputs(seeds, out)))
 
         return jax.vmap(one)(rest, cts)
 
@@ -172,10 +172,6 @@ def _raises(
         f"{when} the rule raises {text}, and the reference does not. Treat these arguments as arrays without a derivative, of any batch"
     )
     return Finding(check=NAME, status=Status.FAIL, message=message, address=observation.case.address)
-
-
-def _as(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:
-    return [jnp.asarray(ct).astype(o.dtype) for ct, o in zip(cts, out, strict=True)]
 
 
 def _skip(observation: Observation, reason: str) -> Finding:

@@ -176,7 +176,7 @@ def _split_inputs(observation: Observation, setting: Setting, estimate: Estimate
         diff, rest, cts = setting.unpack(arrays)
         batch = jax.vmap(lambda *leaves: observation.call.call.run(leaves, rest), in_axes=axes)
         out, pullback = jax.vjp(batch, *diff)
-        return list(pullback(_as(cts, out)))
+        return list(pullback(programs.as_outputs(cts, out)))
 
     try:
         got = devices.run(program, setting.arrays, setting.all_split)
@@ -197,7 +197,7 @@ def _mapped(function: Function, setting: Setting, check: bool) -> Callable[..., 
         rest = arrays[len(diff) : len(diff) + len(setting.rest)]
         mapped = _outputs(function, setting, check)
         out, pullback = jax.vjp(lambda *leaves: mapped(*leaves, *rest), *diff)
-        return list(pullback(_as(cts, out)))
+        return list(pullback(programs.as_outputs(cts, out)))
 
     return program
 
@@ -212,10 +212,6 @@ def _outputs(function: Function, setting: Setting, check: bool) -> Callable[...,
         PartitionSpec(devices.AXIS) if on else PartitionSpec() for on in setting.all_split[: len(setting.diff) + len(setting.rest)]
     )
     return jax.shard_map(local, mesh=devices.mesh(), in_specs=inputs, out_specs=PartitionSpec(devices.AXIS), check_vma=check)
-
-
-def _as(cts: Sequence[Any], out: Sequence[Any]) -> list[Any]:
-    return [jnp.asarray(ct).astype(o.dtype) for ct, o in zip(cts, out, strict=True)]
 
 
 def _compared(observation: Observation, setting: Setting, estimate: Estimate, got: list[np.ndarray], where: str) -> list[Finding]:

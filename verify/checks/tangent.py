@@ -68,11 +68,10 @@ def judge(observation: Observation) -> list[Finding]:
         ulps = tolerance.JITTER_ULPS * tolerance.EPS[observation.reference_limit]
         moved.append(program([x * (1 + ulps * rng.choice((-1, 1), size=x.shape)) for x in observation.diff], observation.rest, moves))
     noise = rounding_noise(base, moved)
+    assert observation.truth is not None
     step = sum(largest(v) for v in moves)
-    sizes = [
-        max(largest(want), step * largest(out))
-        for want, out in zip(base["reference"], observation.truth["base"]["reference_out"], strict=True)
-    ]  # type: ignore[index]
+    outputs = observation.truth["base"]["reference_out"]
+    sizes = [max(largest(want), step * largest(out)) for want, out in zip(base["reference"], outputs, strict=True)]
     error = tuple(noise_bound(want, own, size) for want, own, size in zip(base["reference"], noise, sizes, strict=True))
     names = ["output"] if len(noise) == 1 else [f"output{k}" for k in range(len(noise))]
     by = ", ".join(name for name, has in zip(call.names, on, strict=True) if has)
