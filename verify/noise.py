@@ -16,10 +16,15 @@ Result = Mapping[str, list[np.ndarray]]
 
 def jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:
     """The program at inputs and cotangents moved by an ulp or two: the same derivative, other rounding."""
+    moved = moved_by_ulps(case, k, dtype, [*diff, *ct])
+    return program(moved[: len(diff)], rest, moved[len(diff) :])
+
+
+def moved_by_ulps(case: Case, k: int, dtype: str, arrays: Sequence[Any]) -> list[Any]:
+    """Each value an ulp or two of `dtype` up or down; other signs for other k."""
     rng = case.rng(f"jitter{k}")
     ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
-    moved = [[values * (1.0 + ulps * rng.choice((-1, 1), size=values.shape)) for values in arrays] for arrays in (diff, ct)]
-    return program(moved[0], rest, moved[1])
+    return [values * (1.0 + ulps * rng.choice((-1, 1), size=values.shape)) for values in arrays]
 
 
 def jittered_together(program: engine.Program, case: Case, k: int, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:

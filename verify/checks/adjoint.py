@@ -12,6 +12,7 @@ import numpy as np
 from verify import engine, programs, tolerance, transforms
 from verify.checks.along import judge_slope, merged
 from verify.checks.transformed import takes_turn
+from verify.noise import moved_by_ulps
 from verify.observe import Observation, add_seconds
 from verify.oracles.agreement import differences_tell
 from verify.oracles.autodiff import at_kink
@@ -49,11 +50,8 @@ def judge(observation: Observation) -> list[Finding]:
     findings = []
     for v in moves:
         want, size = slope(observation.diff, v)
-        moved = []
-        for k in range(tolerance.JITTERS):
-            rng = case.rng(f"jitter{k}")
-            ulps = tolerance.JITTER_ULPS * tolerance.EPS[observation.reference_limit]
-            moved.append(slope([x * (1 + ulps * rng.choice((-1, 1), size=x.shape)) for x in observation.diff], v)[0])
+        jitters = (moved_by_ulps(case, k, observation.reference_limit, observation.diff) for k in range(tolerance.JITTERS))
+        moved = [slope(diff, v)[0] for diff in jitters]
         error = tolerance.NOISE_FACTOR * max(abs(m - want) for m in moved) + tolerance.FLOOR_ULPS * tolerance.EPS["float64"] * size
         findings.append(judge_slope(NAME, observation, v, want, error, "forward mode"))
     add_seconds(observation.seconds, program.seconds)

@@ -13,7 +13,7 @@ from verify import engine, programs, tolerance, transforms
 from verify.checks.compare import compare
 from verify.checks.structure import user_line
 from verify.checks.transformed import pattern, takes_turn, unjudged
-from verify.noise import rounding_noise
+from verify.noise import moved_by_ulps, rounding_noise
 from verify.observe import MIX, Observation, add_seconds
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
@@ -62,11 +62,8 @@ def judge(observation: Observation) -> list[Finding]:
         message = f"in forward mode the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {' '.join(str(error.cause).split())[:400]}"
         return [Finding(check=NAME, status=Status.FAIL, message=message, address=case.address)]
     base = program(observation.diff, observation.rest, moves)
-    moved = []
-    for k in range(tolerance.JITTERS):
-        rng = case.rng(f"jitter{k}")
-        ulps = tolerance.JITTER_ULPS * tolerance.EPS[observation.reference_limit]
-        moved.append(program([x * (1 + ulps * rng.choice((-1, 1), size=x.shape)) for x in observation.diff], observation.rest, moves))
+    jitters = (moved_by_ulps(case, k, observation.reference_limit, observation.diff) for k in range(tolerance.JITTERS))
+    moved = [program(diff, observation.rest, moves) for diff in jitters]
     noise = rounding_noise(base, moved)
     assert observation.truth is not None
     step = sum(largest(v) for v in moves)

@@ -14,7 +14,14 @@ from verify.values import wide
 
 
 def contradiction(observation: Observation) -> str:
-    """How finite differences contradict autodiff of the reference on this case, or ""."""
+    """How finite differences contradict autodiff of the reference on this case, or "". Nearly every check asks; it is computed once."""
+    if "contradiction" not in observation.found:
+        observation.found["contradiction"] = _contradiction(observation)
+    found: str = observation.found["contradiction"]
+    return found
+
+
+def _contradiction(observation: Observation) -> str:
     if observation.truth is None or not observation.slopes or not differences_tell(observation) or at_kink(observation):
         return ""
     measured = observation.slopes[0]
