@@ -69,7 +69,7 @@ def _example(spec: Spec) -> str:
         raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
     result = program(diff, rest, cts)
     differences = _differences(program, case, diff, rest, cts)
-    products_of = _formulas(call, program, case, diff, rest, cts)
+    products_of = _formulas(spec, call, program, case, diff, rest, cts)
     lines = [
         "Worked example, L = "
         + ("sum of the output" if spec.example else "<y_ct, output>")
@@ -101,7 +101,13 @@ def _compiled(spec: Spec, case: Case) -> tuple[programs.Traced, engine.Program, 
 
 
 def _formulas(
-    call: programs.Traced, program: engine.Program, case: Case, diff: list[np.ndarray], rest: list[Any], ones: list[np.ndarray]
+    spec: Spec,
+    call: programs.Traced,
+    program: engine.Program,
+    case: Case,
+    diff: list[np.ndarray],
+    rest: list[Any],
+    ones: list[np.ndarray],
 ) -> list[str]:
     """The product or sum that each cotangent is, found on random values: in an example of ones and zeros, too many products are equal."""
     rng = case.rng("formulas")
@@ -110,7 +116,7 @@ def _formulas(
         result = program(drawn, rest, cts)
         if all(np.isfinite(gradient).all() for gradient in result["reference"]):
             break
-    observation = observe.Observation(case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
+    observation = observe.Observation(spec=spec, case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
     evidence = Evidence(observation=observation, got=result["rule"], want=result["reference"], loose=1e-9)
     return [_how(evidence, value) for value in evidence.want]
 

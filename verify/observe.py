@@ -63,6 +63,7 @@ class Observation:
     raised: the exception that the rule raised, in which case nothing was measured.
     """
 
+    spec: Spec
     case: Case
     call: programs.Traced
     diff: list[np.ndarray]
@@ -134,6 +135,7 @@ def observe(spec: Spec, case: Case) -> Observation:
     cts = _cotangents(case, (low or exact).shapes)
     seconds: dict[str, float] = {}
     seen: dict[str, Any] = {
+        "spec": spec,
         "case": case,
         "call": exact,
         "diff": diff,

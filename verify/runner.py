@@ -26,6 +26,10 @@ from verify.spec import Spec, SpecError
 
 PROFILES = {"quick": 28, "default": 104, "deep": 728}  # cases of an operation
 THREADS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
+BY_CHANCE = (
+    "the case that failed does not fail when it runs alone: what the rule computes depends on the calls before it (state outside of the residuals), on the time "
+    "or on chance"
+)
 ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
 
 
@@ -234,30 +238,42 @@ def _detectable(findings: Iterable[Finding]) -> float | None:
 
 
 def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: Sequence[ModuleType]) -> Verdict:
-    """Shrink the smallest failing case of the first check that fails, and say what is wrong."""
-    responsible = next(check for check in selected if any(check.NAME in _failing_checks(result) for result in judged))
-    failing = [result.case for result in judged if responsible.NAME in _failing_checks(result)]
-    smallest = min(failing, key=_elements)
-    if smallest.sizes:
-        smallest = shrink(spec, smallest, lambda case: responsible.NAME in _failing_checks(judge(spec, case, [responsible])))
-    findings = judge(spec, smallest, [responsible]).findings
-    outcomes = [(result.case, result.failed) for result in judged] + [(smallest, True)]
+    """Shrink the smallest failing case of the first check that fails, and say what is wrong.
+
+    A check whose case fails alone as well comes before one that failed among other cases only, as the report's address must show the mistake again.
+    """
+
+    def fails(case: Case, check: ModuleType) -> bool:
+        return check.NAME in _failing_checks(judge(spec, case, [check]))
+
+    failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
+    smallest = {check: min(cases, key=_elements) for check, cases in failing.items() if cases}
+    alone = (check for check, case in smallest.items() if fails(case, check))
+    responsible = next(alone, None)
+    if responsible is None:
+        return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
+    case = smallest[responsible]
+    if case.sizes:
+        case = shrink(spec, case, lambda smaller: fails(smaller, responsible))
+    findings = judge(spec, case, [responsible]).findings
+    outcomes = [(result.case, result.failed) for result in judged] + [(case, True)]
     shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
-    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, sorted(failing, key=_telling), outcomes)
+    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, sorted(failing[responsible], key=_telling), outcomes)
     return replace(
-        verdict, diagnosis=sentence, address=smallest.address, smallest_case=smallest.describe(),
+        verdict, diagnosis=sentence, address=case.address, smallest_case=case.describe(),
         findings=_put_first(verdict.findings, shown) if shown else verdict.findings,
     )  # fmt: skip
 
 
 def _put_first(findings: Sequence[Finding], shown: Finding) -> tuple[Finding, ...]:
-    """Let the shrunken case's numbers speak for the finding they belong to."""
-    return tuple(
+    """The findings that explain the verdict before all others; the shrunken case's numbers speak for the one they belong to."""
+    spoken = [
         replace(shown, cases=f.cases, comparisons=f.comparisons)
         if (f.check, f.status, f.argument, f.dtype) == (shown.check, shown.status, shown.argument, shown.dtype)
         else f
         for f in findings
-    )
+    ]
+    return tuple(sorted(spoken, key=lambda f: (f.check, f.status) != (shown.check, shown.status)))
 
 
 def _failing_checks(result: Judged) -> set[str]:

@@ -52,6 +52,30 @@ def stash_forward(x):
 STASHED = rule(lambda x: x**2, stash_forward, lambda _, ct: (2 * STASH["x"] * ct,))
 
 
+LAST = {"size": 0}
+
+
+def size_kept(x):
+    LAST["size"] = x.size
+    return x.mean(), x
+
+
+MEAN_OF_LAST_SIZE = rule(lambda x: x.mean(), size_kept, lambda x, ct: (jnp.full_like(x, ct / LAST["size"]),))
+MEAN = rule(lambda x: x.mean(), lambda x: (x.mean(), x), lambda x, ct: (jnp.full_like(x, ct / x.size),))
+
+
+def test_a_size_kept_from_the_last_call_is_disturbed_by_a_call_of_another_size():
+    message = wrong(MEAN_OF_LAST_SIZE)
+    assert "if the function is called at n=" in message and "what the last call left behind" in message
+    right(MEAN)
+
+
+def test_of_a_rule_with_state_the_report_tells_what_the_address_shows_again():
+    verdict = verify.run(Spec(name="mean", fn=MEAN_OF_LAST_SIZE, args=VECTOR))
+    assert "what the last call left behind" in str(verdict).split("next")[0]
+    assert verdict.findings[0].check == "purity" and verdict.address == verdict.findings[0].address
+
+
 def test_a_residual_in_a_global():
     message = wrong(STASHED)
     assert "STASH['x']" in message and "tracer" in message and "Return it as a residual" in message

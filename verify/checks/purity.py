@@ -4,7 +4,7 @@ JAX calls a rule when it traces, and may call it once, twice or in another order
 
 - a tracer that is still reachable from the rule (a global, a closure, an attribute, a `functools.lru_cache`) when its trace has ended. It is dead: the next
   `scan`, `remat` or call that reads it raises UnexpectedTracerError. Cure: return residuals, do not store them; cache NumPy arrays, not JAX ones.
-- a pullback that another call of the function disturbs: residuals kept outside of the residuals are those of the last call.
+- a pullback that another call of the function disturbs, one of the same shapes or of others: what is kept outside of the residuals is the last call's.
 - an argument or an upstream cotangent that changes when the rule runs without jit on NumPy arrays (`x -= mean`, `ct *= 2`), or a dict or list of the caller that
   gets another entry (`params["w"] = ...`). Compiled, the same line does nothing to them. Cure: `x = x - mean`, `params = {**params, "w": ...}`.
 - a setting of JAX that is another one afterwards (`jax.config.update` inside a rule). Cure: a context such as `jax.default_matmul_precision`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ import numpy as np
 
 from verify import engine, programs
 from verify._compat import enable_x64
+from verify.cases import Case, draw
 from verify.checks.compare import subscript
 from verify.checks.effort import small
 from verify.observe import Observation
@@ -43,6 +45,7 @@ FOREIGN = {"jax", "jaxlib", "numpy", "ml_dtypes", "verify", *sys.stdlib_module_n
 }  # modules whose state is not the rule's
 REACH = 20_000  # objects looked at
 PATIENCE, LOOKS = 0.02, 8  # another thread may be in the middle of a trace: a kept tracer is there every time
+NEXT = 16  # cases looked at for one of other sizes
 ASIDE = 1 - 2.0**-8  # the disturbing call's arguments are these times the arguments
 _settings_lock = threading.Lock()
 
@@ -251,24 +254,42 @@ def _disturbed(observation: Observation) -> Iterator[str]:
         return lambda: [wide(gradient) for gradient in pullback(cts)]
 
     user = _user(observation)
-    other = cast([ASIDE * values for values in observation.diff], measured.dtypes)
-    try:
-        alone = forward(user)()
-        first = forward(user)
-        forward(other)
-        disturbed = first()
-    except Exception:  # jit says so: the check structure or jit
-        return
-    for leaf, (name, want, got) in enumerate(zip(call.names, alone, disturbed, strict=True)):
-        bound = noise_bound(want, measured.noise[leaf], observation.scale(leaf), coarsest(observation, measured))
-        wrong = np.isfinite(want) & ~(np.abs(got - want) <= bound)
-        if wrong.any():
-            index = tuple(int(i) for i in np.argwhere(wrong)[0])
-            yield (
-                f"the cotangent of {name} is {want[index]:.10g} at {name}{subscript(index)}, but {got[index]:.10g} if the function is called once more before its "
-                f"backward runs: the rule reads what the last call left behind. Return residuals from the forward instead of storing them"
-            )
-            return
+    others = [("called once more", lambda: forward(cast([ASIDE * values for values in observation.diff], measured.dtypes)))]
+    others += [(f"called at {case.describe()}", functools.partial(_forward_of, observation, case)) for case in _of_other_sizes(observation)]
+    for how, disturb in others:
+        try:
+            alone = forward(user)()
+            first = forward(user)
+            disturb()
+            disturbed = first()
+        except Exception:  # jit says so: the check structure or jit
+            continue
+        for leaf, (name, want, got) in enumerate(zip(call.names, alone, disturbed, strict=True)):
+            bound = noise_bound(want, measured.noise[leaf], observation.scale(leaf), coarsest(observation, measured))
+            wrong = np.isfinite(want) & ~(np.abs(got - want) <= bound)
+            if wrong.any():
+                index = tuple(int(i) for i in np.argwhere(wrong)[0])
+                yield (
+                    f"the cotangent of {name} is {want[index]:.10g} at {name}{subscript(index)}, but {got[index]:.10g} if the function is {how} before its "
+                    f"backward runs: the rule reads what the last call left behind. Return residuals from the forward instead of storing them"
+                )
+                return
+
+
+def _of_other_sizes(observation: Observation) -> list[Case]:
+    """The next case of other sizes, if sizes are drawn at all."""
+    case = observation.case
+    if not case.sizes:
+        return []
+    following = draw(observation.spec, case.seed, range(case.index + 1, case.index + 1 + NEXT))
+    found = (other for other in following if other.sizes != case.sizes and other.dtype == case.dtype and not other.beyond)
+    return list(itertools.islice(found, 1))
+
+
+def _forward_of(observation: Observation, case: Case) -> None:
+    call, diff, rest = programs.bind(observation.spec, case)
+    dtypes = [dtype for dtype in case.dtypes if dtype is not None]
+    jax.vjp(lambda *leaves: call.run(leaves, rest), *(jax.numpy.asarray(array) for array in cast(diff, dtypes)))
 
 
 def _user(observation: Observation) -> list[np.ndarray]:
