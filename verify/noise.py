@@ -9,7 +9,7 @@ import numpy as np
 
 from verify import engine, tolerance
 from verify.cases import Case
-from verify.values import wide
+from verify.values import largest, wide
 
 Result = Mapping[str, list[np.ndarray]]
 
@@ -24,7 +24,21 @@ def moved_by_ulps(case: Case, k: int, dtype: str, arrays: Sequence[Any]) -> list
     """Each value an ulp or two of `dtype` up or down; other signs for other k."""
     rng = case.rng(f"jitter{k}")
     ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
-    return [values * (1.0 + ulps * rng.choice((-1, 1), size=values.shape)) for values in arrays]
+    return [values * (1.0 + ulps * rng.choice((-1, 1), size=np.shape(values))) for values in arrays]
+
+
+def flushed(program: engine.Program, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> list[Result]:
+    """The program at inputs whose denormal numbers are 0, and have the other sign: compiled code may read them as 0, and 0 may be a kink or a tie."""
+    smallest = tolerance.SMALLEST_NORMAL.get(dtype, 0.0)
+    if not any((np.abs(x[x != 0]) < smallest).any() for x in diff):
+        return []
+    return [program([np.where(np.abs(x) < smallest, instead * x, x) for x in diff], rest, ct) for instead in (0.0, -1.0)]
+
+
+def jumping(results: list[Result], truth: Result, key: str = "reference") -> list[bool]:
+    """Per leaf, whether any of the results is another gradient."""
+    sizes = [tolerance.KINK_JUMP * largest(want) for want in truth[key]]
+    return [any(not np.max(np.abs(r[key][i] - truth[key][i]), initial=0.0) <= size for r in results) for i, size in enumerate(sizes)]
 
 
 def jittered_together(program: engine.Program, case: Case, k: int, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:

@@ -6,8 +6,8 @@ by an ulp or two, which leaves the derivative alone (up to its conditioning) and
 
 float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FLOOR_ULPS eps scale
     A wrong formula is wrong by 1e-8 and more, rounding by 1e-14: RELATIVE_64 lies between, and is what makes an error detectable.
-    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient (more for large arguments, up to SATURATION). It matters only where the exact gradient is 0
-    by cancellation and another order of operations leaves a rounding residue.
+    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient (more for large arguments, up to SATURATION; at extreme arguments at least
+    max|cotangent|). It matters only where the exact gradient is 0 by cancellation and another order of operations leaves a rounding residue.
 lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
     `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs, measured against the float64 truth,
     or, if larger, what moving the inputs by an ulp of that dtype does to the truth: a stable algorithm may be off by that much. (The
@@ -22,6 +22,7 @@ import numpy as np
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 HUGE = {"float64": 1.7e308, "float32": 3.4e38, "bfloat16": 3.3e38, "float16": 65504.0}
 TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-24}
+SMALLEST_NORMAL = {"float32": 2.0**-126, "bfloat16": 2.0**-126}  # below it XLA:CPU reads and writes 0
 
 RELATIVE_64 = 2.0**-33  # 1.2e-10: 2^19 ulp, far above rounding of a stable formula, a tenth of the 1e-9 that must be seen
 RELATIVE_64_SECOND = 2.0**-29  # second derivatives divide by one more small number
@@ -46,14 +47,14 @@ SIDE_STEPS = (
     2.0**-37,
     2.0**-40,
 )  # how near the one-sided gradients are taken: no difference is formed, so nothing is lost, and no smooth floor (1e-6) is stepped over
-KINK_HALVES = 3  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
+KINK_HALVES = 8  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
 # A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.
 CT_SCALE = {"float64": 40, "float32": 20, "bfloat16": 20, "float16": 4}
 
 SATURATION = 1e3  # float64: how much larger than cotangent * output / argument a gradient's rounding may be where large arguments saturate
-GROSS = 0.9  # of huge float16 values, an error of so much of the derivative is no rounding
+GROSS = 0.9  # an error of so much of a value is no rounding
 NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number must come out finite
 
 # Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by

@@ -38,9 +38,12 @@ def _contradiction(observation: Observation) -> str:
 
 
 def differences_tell(observation: Observation) -> bool:
-    """Whether a slope along a direction says something: of huge inputs an oscillating function turns round between any two steps, and residues of rounding
-    where a softmax is saturated are multiplied by huge moves."""
-    return observation.case.style != "huge"
+    """Whether a slope along a direction says something.
+
+    Of huge inputs an oscillating function turns round between any two steps, and residues of rounding where a softmax is saturated are multiplied by huge
+    moves. Tiny inputs vanish beside a 1 inside the function (log cosh), and with them every difference of its values.
+    """
+    return observation.case.style not in ("huge", "tiny")
 
 
 def project(gradient: Sequence[np.ndarray], direction: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -26,15 +26,14 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     assert observation.truth is not None
     scales: list[Any] = [observation.scale(leaf) for leaf in range(len(observation.diff))]
     wants = observation.truth["base"]["reference"]
-    if "shared kinks" not in observation.found:
-        observation.found["shared kinks"] = _shared_kinks(
-            observation, observation.diff, observation.cts["base"], wants, observation.sides, scales
-        )
+    if "around" not in observation.found:
+        observation.found["around"] = _look_around(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
     dtype = coarsest(observation, measured)
     if dtype != "float64":
-        scales = [observation.scale(leaf, most=1.0) * _steepness(x) for leaf, x in enumerate(observation.diff)]
+        outputs = observation.truth["base"]["reference_out"]
+        scales = [natural_scale(x, observation.cts["base"], outputs, most=1.0) * _steepness(x) for x in observation.diff]
     sound = all_finite(observation.truth["base"]["reference_out"])
-    return _estimate(wants, measured.noise, observation.sides, observation.found["shared kinks"], scales, dtype, sound)
+    return _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, dtype, sound)
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
@@ -50,13 +49,13 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     base = program(diff, rest, cts)
     moved = [jittered(program, observation.case, k, observation.reference_limit, diff, rest, cts) for k in range(tolerance.JITTERS)]
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
-    scales = [natural_scale(x, cts, base["reference_out"]) for x in diff]
-    shared = _shared_kinks(observation, diff, cts, base["reference"], sides, scales)
+    scales = [max(natural_scale(x, cts, base["reference_out"]), observation.hidden) for x in diff]
+    kinks = _look_around(observation, diff, cts, base["reference"], sides, scales)
     return _estimate(
         base["reference"],
         rounding_noise(base, moved, stress=observation.case.stress),
         sides,
-        shared,
+        kinks,
         scales,
         dtype,
         all_finite(base["reference_out"]),
@@ -101,6 +100,7 @@ class Sides:
     singular: the limits agree with each other and not with autodiff at the inputs; then the limit is the derivative (mean value theorem), and
         autodiff of the formula is wrong in this point (xlogy at 0, logaddexp of equals).
     drift: a bound of the error of limit, or of low and high.
+    notable: what would be a jump here.
     """
 
     low: np.ndarray
@@ -109,25 +109,40 @@ class Sides:
     limit: np.ndarray
     drift: np.ndarray
     singular: np.ndarray
+    notable: np.ndarray
 
 
-def _shared_kinks(
+@dataclass(frozen=True)
+class Around:
+    """What other directions than the first show of a gradient near a kink, per element.
+
+    shared: it jumps although the element stays and others move: then the kink is not its own, and the two sides do not enclose what is right (the gradient of
+        a weight behind several relus at 0 is a sum, each term of which may be there or not).
+    low, high: what all directions enclose; wider: where that is more than the first one did. Of four equal values each may be one of the middle two.
+    """
+
+    shared: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    wider: np.ndarray
+
+
+def _look_around(
     observation: Observation,
     diff: list[np.ndarray],
     cts: list[np.ndarray],
     wants: Sequence[Any],
     around: Sequence[Any],
     scales: Sequence[float],
-) -> list[np.ndarray]:
-    """Per element, whether its derivative jumps although it stays and others move: then the kink is not its own, and the two sides do not enclose what is right.
-
-    The gradient of a weight behind several relus at 0 is a sum, each term of which may be there or not. Half of the elements stay, then the other half.
-    """
+) -> list[Around]:
+    """Half of the elements stay and the others move, then the other half; nothing is computed where the first direction shows no kink."""
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
-    shared = [np.zeros(np.shape(want), bool) for want in wants]
+    found = [
+        Around(np.zeros(np.shape(want), bool), s.low, s.high, np.zeros(np.shape(want), bool)) for want, s in zip(wants, seen, strict=True)
+    ]
     program = observation.exact_program
-    if program is None or not any(sides.jumps.any() for sides in seen):
-        return shared
+    if program is None or not any(sides.jumps.any() or sides.singular.any() for sides in seen):
+        return found
     rng = observation.case.rng("halves")
     for k in range(KINK_HALVES):
         direction = direction_through(observation.case, diff, k)
@@ -136,15 +151,29 @@ def _shared_kinks(
             v = [np.where(moves, move, 0.0) for moves, move in zip(half, direction, strict=True)]
             others = sides_of(program, v, diff, observation.rest, cts)
             for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True)):
-                shared[leaf] |= ~half[leaf] & _sides(others, leaf, want, scale).jumps
-    return shared
+                found[leaf] = _widened(found[leaf], seen[leaf], _sides(others, leaf, want, scale), half[leaf], want)
+    return found
+
+
+def _widened(found: Around, first: Sides, other: Sides, moved: np.ndarray, want: np.ndarray) -> Around:
+    """Smooth gradients differ between directions by their drift; at an isolated singular point (want is not finite) the limit says what is right."""
+    with np.errstate(invalid="ignore"):
+        beyond = (other.low < first.low - first.notable) | (other.high > first.high + first.notable)
+        other_limit = np.abs(other.limit - first.limit) > first.notable + other.drift + first.drift
+    wider = beyond | (other_limit & ~other.jumps & ~first.jumps & np.isfinite(want))
+    return Around(
+        shared=found.shared | (~moved & other.jumps),
+        low=np.where(wider, np.minimum(found.low, other.low), found.low),
+        high=np.where(wider, np.maximum(found.high, other.high), found.high),
+        wider=found.wider | wider,
+    )
 
 
 def _estimate(
     wants: Sequence[Any],
     noises: Sequence[Any],
     around: Sequence[Any],
-    shared: Sequence[Any],
+    kinks: Sequence[Around],
     scales: Sequence[float],
     dtype: str,
     sound: bool,
@@ -157,15 +186,16 @@ def _estimate(
     values, errors = [], []
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
-    for want, noise, scale, sides, elsewhere in zip(wants, noises, scales, seen, shared, strict=True):
-        value = np.where(sides.singular, sides.limit, want)
+    for want, noise, scale, sides, kink in zip(wants, noises, scales, seen, kinks, strict=True):
+        singular, jumps = sides.singular & ~kink.wider, sides.jumps | kink.wider
+        value = np.where(singular, sides.limit, want)
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
-        error = np.where(sides.singular, np.inf if tie else error + sides.drift, error)
+        error = np.where(singular, np.inf if tie else error + sides.drift, error)
         error = np.where(np.isfinite(want) | sound, error, np.inf)
-        middle, half = (sides.low + sides.high) / 2, (sides.high - sides.low) / 2
+        middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, scale) + half + sides.drift
-        values.append(np.where(sides.jumps, middle, value))
-        errors.append(np.where(sides.jumps, np.where(elsewhere, np.inf, at_jump), error))
+        values.append(np.where(jumps, middle, value))
+        errors.append(np.where(jumps, np.where(kink.shared, np.inf, at_jump), error))
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
@@ -201,7 +231,7 @@ def _sides(around: Sequence[Any], leaf: int, want: np.ndarray, scale: float) -> 
         singular = ~jumps & np.isfinite(limit) & settled & ((off > notable) | ~np.isfinite(want))
     low = np.minimum(np.minimum(ahead, behind), want)
     high = np.maximum(np.maximum(ahead, behind), want)
-    return Sides(low, high, jumps, limit, drift, singular)
+    return Sides(low, high, jumps, limit, drift, singular, notable)
 
 
 def coarsest(observation: Observation, measured: Measured) -> str:
