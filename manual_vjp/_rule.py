@@ -37,6 +37,16 @@ def _varying(array: Array) -> frozenset[str]:
     return aval.manual_axis_type.varying
 
 
+def varied(array: Array, *like: Array | None) -> Array:
+    """`array`, marked under `jax.shard_map` as different from device to device wherever one of `like` is: what a loop carry of them needs."""
+    axes = tuple(sorted(frozenset().union(*(_varying(other) for other in like if other is not None)) - _varying(array)))
+    if not axes:
+        return array
+    if not hasattr(jax.lax, "pcast"):  # JAX 0.7
+        return getattr(jax.lax, "pvary")(array, axes)  # noqa: B009
+    return jax.lax.pcast(array, axes, to="varying")
+
+
 def require_floating(op: str, **arguments: Array | None) -> None:
     """Raises TypeError unless every argument is floating point (or None): nothing else has a cotangent."""
     for name, value in arguments.items():
@@ -60,3 +70,25 @@ def static_number(op: str, name: str, value: float) -> float:
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{op}: {name} is a traced array, wanted a Python number; pass it as a constant, outside of jit, grad and vmap")
     return float(value)
+
+
+def require_axes(op: str, axis: int | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """`axis` as ascending numbers from 0 on. Raises ValueError for an axis that is not there, or that is named twice."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    if not all(isinstance(a, int) and -ndim <= a < ndim for a in axes):
+        raise ValueError(f"{op}: axis is {axis}, wanted numbers from {-ndim} to {ndim - 1} because the array has {ndim} dimensions")
+    positive = tuple(sorted(a % ndim for a in axes))
+    if len(set(positive)) < len(positive):
+        raise ValueError(f"{op}: axis is {axis}, which names an axis twice")
+    return positive
+
+
+def require_mask(op: str, name: str, mask: Array | None, shape: tuple[int, ...], of: str) -> None:
+    """Raises unless `mask` is None or boolean and broadcastable to `shape`, which is the shape of the argument `of`."""
+    if mask is None:
+        return
+    if not jnp.issubdtype(jnp.result_type(mask), jnp.bool):
+        raise TypeError(f"{op}: {name} has dtype {jnp.result_type(mask)}, wanted bool")
+    got = jnp.shape(mask)
+    if len(got) > len(shape) or any(size not in (1, want) for size, want in zip(got[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"{op}: {name} has shape {got}, wanted one that broadcasts to {shape}, the shape of {of}")

@@ -102,11 +102,18 @@ class Observation:
 
     @property
     def hidden(self) -> float:
-        """The gradient of something of order 1 inside of the function, beside which extreme inputs vanish or saturate (log cosh, softmax); else 0.
+        """The gradient of something of order 1 inside of the function, which the output need not show: a softmax of one class, a log cosh.
 
-        The formulas that JAX differentiates lose digits there that no movement of the inputs by an ulp shows.
+        It leaves rounding residues where the derivative is 0; and at extreme inputs, which vanish beside it or saturate it, the formulas that JAX differentiates
+        lose digits that no movement of the inputs by an ulp shows.
         """
-        return sum(largest(ct) for ct in self.cts["base"]) if self.case.stress else 0.0
+        return sum(largest(ct) for ct in self.cts["base"]) * (1.0 if self.case.stress else tolerance.HIDDEN)
+
+    def visible(self, leaf: int) -> float:
+        """The size of a gradient that counts as one: an error far below it can be told. Of extreme inputs only what the output shows."""
+        outputs = self.truth["base"]["reference_out"] if self.truth else self.measured[0].runs["base"]["out"]
+        natural = natural_scale(self.diff[leaf], self.cts["base"], outputs)
+        return natural if self.case.stress else max(natural, self.hidden)
 
 
 def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np.ndarray], most: float = tolerance.SATURATION) -> float:

@@ -6,8 +6,8 @@ by an ulp or two, which leaves the derivative alone (up to its conditioning) and
 
 float64, per element:   bound = RELATIVE_64 |want|  +  NOISE_FACTOR noise  +  FLOOR_ULPS eps scale
     A wrong formula is wrong by 1e-8 and more, rounding by 1e-14: RELATIVE_64 lies between, and is what makes an error detectable.
-    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient (more for large arguments, up to SATURATION; at extreme arguments at least
-    max|cotangent|). It matters only where the exact gradient is 0 by cancellation and another order of operations leaves a rounding residue.
+    `scale` = max|cotangent| max|output| / rms(argument) has the units of the gradient (more for large arguments, up to SATURATION; at least HIDDEN max|cotangent|, at extreme
+    arguments all of it). It matters only where the exact gradient is 0 by cancellation and another order of operations leaves a rounding residue.
 lower precision:        bound = LOW_FACTOR noise  +  LOW_ULPS eps |want|  +  LOW_FLOOR_ULPS eps scale  +  TINY_ULPS tiny
     `noise` is the error that JAX's autodiff of the reference makes in the same dtype on the same inputs, measured against the float64 truth,
     or, if larger, what moving the inputs by an ulp of that dtype does to the truth: a stable algorithm may be off by that much. (The
@@ -53,6 +53,7 @@ KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two
 # A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.
 CT_SCALE = {"float64": 40, "float32": 20, "bfloat16": 20, "float16": 4}
 
+HIDDEN = 0.25  # float64: of the cotangent, the gradient that something inside of a function may have although the function's own is 0
 SATURATION = 1e3  # float64: how much larger than cotangent * output / argument a gradient's rounding may be where large arguments saturate
 GROSS = 0.9  # an error of so much of a value is no rounding
 NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number must come out finite

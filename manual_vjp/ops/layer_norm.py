@@ -1,4 +1,4 @@
-r"""Layer normalisation over the last axis.
+r"""Layer normalisation over the last axis, or over any.
 
 Source: Ba, Kiros & Hinton, "Layer normalization" (2016), arXiv:1607.06450.
 
@@ -8,6 +8,8 @@ Derivation.  drstd = -rstd^3 mean(c dx), hence  dxh = J dx = rstd [dx - mean(dx)
     J is symmetric, term by term (I, 1 1^T / D, xh xh^T / D), so J is its own VJP.
 Backward, with y_ct given and xh_ct = scale y_ct:
     x_ct = rstd [xh_ct - mean(xh_ct) - xh mean(xh xh_ct)]     scale_ct = sum_rows y_ct xh     bias_ct = sum_rows y_ct
+    The sums are products with a vector of the weights or of ones (mean(xh_ct) = y_ct scale / D), which is faster than to form what is summed; large
+    arrays go through the caches in blocks of rows, on CPU.
 Validity: no kinks; every eps > 0 (eps = 0 where no row is constant). The variance is taken in two passes, after the mean is removed,
     so a row far from zero keeps its digits. 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, and mean and rstd, two numbers a row (autodiff keeps three arrays of x's size);
@@ -20,28 +22,35 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._rule import dtypes, match, require_floating, require_shape, static_number
+from manual_vjp._rows import BLOCK, along, as_rows, by_rows, column_sum, require_eps, require_row, row_mean, to_weights
+from manual_vjp._rule import dtypes, require_floating
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array, Array, Array | None, Array | None]  # x, mean, rstd, scale, bias
 
 
 def layer_norm(
-    x: Float[Array, "*batch D"], scale: Float[Array, "D"] | None = None, bias: Float[Array, "D"] | None = None, *, eps: float = 1e-5
-) -> Float[Array, "*batch D"]:
-    """Normalise each row of `x` to mean 0 and variance 1, then multiply by `scale` and add `bias`.
+    x: Float[Array, "*shape"],
+    scale: Float[Array, "..."] | None = None,
+    bias: Float[Array, "..."] | None = None,
+    *,
+    axis: int | tuple[int, ...] = -1,
+    eps: float = 1e-5,
+) -> Float[Array, "*shape"]:
+    """Normalise `x` along `axis` to mean 0 and variance 1, then multiply by `scale` and add `bias`.
 
     Args:
-        x: input, `(*batch, D)` with any number of batch dimensions; any floating dtype, as are the others.
-        scale: `(D,)`, or None for 1.
-        bias: `(D,)`, or None for 0.
+        x: input, of any shape and floating dtype, as are the others. A row is what lies along `axis`, D numbers.
+        scale: of the shape of a row (`x.shape[a]` for each axis a, in ascending order), or None for 1.
+        bias: likewise, or None for 0.
+        axis: one axis or several.
         eps: added to the variance; a Python number, not an array.
 
     Returns:
         An array of the shape of x, in the dtype that x, scale and bias promote to.
 
     Raises:
-        ValueError: a shape does not fit, or eps is negative.
+        ValueError: a shape or an axis does not fit, or eps is negative.
         TypeError: an argument is not floating point, or eps is traced.
 
     Example:
@@ -53,22 +62,24 @@ def layer_norm(
         Array([2., 2.], dtype=float32)
     """
     require_floating("layer_norm", x=x, scale=scale, bias=bias)
-    if jnp.ndim(x) == 0:
-        raise ValueError("layer_norm: x has shape (), wanted (*batch, D): at least one dimension")
-    require_shape("layer_norm", "scale", scale, (jnp.shape(x)[-1],), f"because x has shape {jnp.shape(x)}")
-    require_shape("layer_norm", "bias", bias, (jnp.shape(x)[-1],), f"because x has shape {jnp.shape(x)}")
-    eps = static_number("layer_norm", "eps", eps)
-    if not eps >= 0:
-        raise ValueError(f"layer_norm: eps is {eps}, wanted a number of at least 0, such as 1e-5")
-    return _compiled(x, scale, bias, eps)
+    axes = require_row("layer_norm", x, axis, scale=scale, bias=bias)
+    return _compiled(x, scale, bias, axes, require_eps("layer_norm", eps), BLOCK)
 
 
-@ft.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _layer_norm(x: Array, scale: Array | None, bias: Array | None, eps: float) -> Array:
-    return _forward(x, scale, bias, eps)[0]
+@ft.partial(jax.jit, static_argnums=(3, 4, 5))
+def _compiled(x, scale, bias, axes: tuple[int, ...], eps: float, block: int):
+    rows, back = as_rows(x, axes)
+    y = _layer_norm(rows, *(None if a is None else a.reshape(-1) for a in (scale, bias)), eps, block)
+    return back(y)
 
 
-def _forward(x: Array, scale: Array | None, bias: Array | None, eps: float) -> tuple[Array, Residuals]:
+@ft.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _layer_norm(x: Array, scale: Array | None, bias: Array | None, eps: float, block: int) -> Array:
+    return _forward(x, scale, bias, eps, block)[0]
+
+
+def _forward(x: Array, scale: Array | None, bias: Array | None, eps: float, block: int) -> tuple[Array, Residuals]:
+    del block  # the sums of the forward run along rows only: XLA does well
     result, compute = dtypes(x, scale, bias)
     wide = x.astype(compute)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
@@ -80,25 +91,30 @@ def _forward(x: Array, scale: Array | None, bias: Array | None, eps: float) -> t
     return y.astype(result), (x, mean, rstd, scale, bias)
 
 
-def _backward(eps: float, residuals: Residuals, y_ct: Array) -> tuple[Array, Array | None, Array | None]:
+def _backward(eps: float, block: int, residuals: Residuals, y_ct: Array) -> tuple[Array, Array | None, Array | None]:
     del eps  # it is in rstd
     x, mean, rstd, scale, bias = residuals
-    y_ct = y_ct.astype(mean.dtype)
-    xh = (x.astype(mean.dtype) - mean) * rstd
-    xh_ct = y_ct if scale is None else y_ct * scale.astype(mean.dtype)
-    x_ct = rstd * (xh_ct - jnp.mean(xh_ct, axis=-1, keepdims=True) - xh * jnp.mean(xh * xh_ct, axis=-1, keepdims=True))
-    return match(x_ct, x), None if scale is None else match(y_ct * xh, scale), None if bias is None else match(y_ct, bias)
+    weights = jnp.ones(x.shape[-1:], mean.dtype) if scale is None else scale.astype(mean.dtype)
+
+    def rows(x, mean, rstd, y_ct):
+        y_ct = y_ct.astype(mean.dtype)
+        xh = (x.astype(mean.dtype) - mean) * rstd
+        product = y_ct * xh
+        x_ct = rstd * (y_ct * weights - row_mean(y_ct, weights) - xh * row_mean(product, weights))
+        return x_ct.astype(x.dtype), None if scale is None else column_sum(product), None if bias is None else column_sum(y_ct)
+
+    x_ct, scale_ct, bias_ct = by_rows(rows, (x, mean, rstd, y_ct), block)
+    return x_ct, to_weights(scale_ct, scale), to_weights(bias_ct, bias)
 
 
 _layer_norm.defvjp(_forward, _backward)
-_compiled = jax.jit(_layer_norm, static_argnums=3)
 
 
-def reference(x, scale=None, bias=None, *, eps=1e-5):
+def reference(x, scale=None, bias=None, *, axis=-1, eps=1e-5):
     """The textbook formula."""
-    y = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + eps)
-    y = y if scale is None else scale * y
-    return y if bias is None else y + bias
+    y = (x - x.mean(axis, keepdims=True)) / jnp.sqrt(x.var(axis, keepdims=True) + eps)
+    y = y if scale is None else along(scale, x, axis) * y
+    return y if bias is None else y + along(bias, x, axis)
 
 
 SPEC = Spec(

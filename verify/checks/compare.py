@@ -12,12 +12,20 @@ from verify.values import wide
 
 
 def compare(
-    check: str, what: str, names: Sequence[str], got: Sequence[np.ndarray], want: Estimate, dtype: str, address: str
+    check: str,
+    what: str,
+    names: Sequence[str],
+    got: Sequence[np.ndarray],
+    want: Estimate,
+    dtype: str,
+    address: str,
+    infinities: bool = False,
 ) -> list[Finding]:
     """One FAIL for each wrong array, or one finding for all of them: PASS, or INCONCLUSIVE where nothing could be compared.
 
     `what` names the arrays in messages: "cotangent of", "output". Elements for which the oracle has no finite value, or knows its own
-    error to be too large, are not compared and not counted; a got NaN or infinity where a finite value is wanted is wrong.
+    error to be too large, are not compared and not counted; a got NaN or infinity where a finite value is wanted is wrong. With `infinities`, where the oracle
+    says infinity the same one is wanted.
     """
     failures: list[Finding] = []
     compared = total = 0
@@ -25,7 +33,8 @@ def compare(
     blind = ""
     for name, raw, value, error in zip(names, got, want.value, want.error, strict=True):
         array = wide(raw)
-        usable = np.isfinite(value) & np.isfinite(error)
+        infinite = np.isinf(value) if infinities else np.zeros(value.shape, bool)
+        usable = (np.isfinite(value) & np.isfinite(error)) | infinite
         total += value.size
         compared += int(usable.sum())
         if not usable.all() and not blind:
@@ -34,7 +43,7 @@ def compare(
             sensitivity.append(seen)
         with np.errstate(invalid="ignore"):
             off = np.abs(array - value)
-            wrong = usable & ~(off <= error)
+            wrong = usable & ~np.where(infinite, array == value, off <= error)
         if wrong.any():
             failures.append(_failure(check, what, name, array, value, error, wrong, usable, dtype, address))
     detectable = max(sensitivity) if sensitivity else None

@@ -32,8 +32,9 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     if dtype != "float64":
         outputs = observation.truth["base"]["reference_out"]
         scales = [natural_scale(x, observation.cts["base"], outputs, most=1.0) * _steepness(x) for x in observation.diff]
+    visible = [observation.visible(leaf) for leaf in range(len(observation.diff))]
     sound = all_finite(observation.truth["base"]["reference_out"])
-    return _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, dtype, sound)
+    return _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
@@ -57,6 +58,7 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
         sides,
         kinks,
         scales,
+        [natural_scale(x, cts, base["reference_out"]) if observation.case.stress else scale for x, scale in zip(diff, scales, strict=True)],
         dtype,
         all_finite(base["reference_out"]),
     )
@@ -75,8 +77,9 @@ def primal(observation: Observation, measured: Measured) -> Estimate:
     assert observation.truth is not None
     value = tuple(observation.truth["base"]["reference_out"])
     dtype = coarsest(observation, measured)
+    inputs = max((largest(x) for x in observation.diff), default=0.0)  # a value that is 0 by cancellation is small beside them
     error = tuple(
-        abstain(want, noise_bound(want, noise, largest(want), dtype), dtype, largest(want))
+        abstain(want, noise_bound(want, noise, largest(want), dtype), dtype, max(largest(want), inputs))
         for want, noise in zip(value, measured.out_noise, strict=True)
     )
     return Estimate(value=value, error=error)
@@ -175,6 +178,7 @@ def _estimate(
     around: Sequence[Any],
     kinks: Sequence[Around],
     scales: Sequence[float],
+    visible: Sequence[float],
     dtype: str,
     sound: bool,
 ) -> Estimate:
@@ -186,14 +190,14 @@ def _estimate(
     values, errors = [], []
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
-    for want, noise, scale, sides, kink in zip(wants, noises, scales, seen, kinks, strict=True):
+    for want, noise, scale, size, sides, kink in zip(wants, noises, scales, visible, seen, kinks, strict=True):
         singular, jumps = sides.singular & ~kink.wider, sides.jumps | kink.wider
         value = np.where(singular, sides.limit, want)
-        error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, scale)
+        error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, size)
         error = np.where(singular, np.inf if tie else error + sides.drift, error)
         error = np.where(np.isfinite(want) | sound, error, np.inf)
         middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
-        at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, scale) + half + sides.drift
+        at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + sides.drift
         values.append(np.where(jumps, middle, value))
         errors.append(np.where(jumps, np.where(kink.shared, np.inf, at_jump), error))
     return Estimate(value=tuple(values), error=tuple(errors))

@@ -1,0 +1,251 @@
+"""The logits of attention as tiles: which blocks exist, what is allowed in them, and loops that hold only a few of them at a time.
+
+A unit is a batch and a key head, with the rows of all query heads that share it. Arrays of units are (U, blocks, rows of a block, H); a tile is the product of a
+block of rows of the queries, (U, R, H), with one of columns, (U, bs, H). Units go through in groups, and for each group the tiles one after the other.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from manual_vjp._rule import dtypes, varied
+
+BLOCK, LEAST = 512, 128  # rows and columns of a tile; the fewest rows when several query heads share a key head
+AT_ONCE = 2  # so many units at a time, and more of them where tiles are small: one for each core of a small machine
+
+Own = tuple[Any, Any, int, int]  # of a group of units: its first batch and key head, and how many of each
+Step = Callable[[Any, Any, Any, bool], Any]  # carry, block of rows, block of columns, whether something in the tile is not allowed -> carry
+
+
+def block_sizes(query: tuple[int, ...], key: tuple[int, ...], block: int | None) -> tuple[int, int]:
+    """Rows of one head and columns of a tile: near `block`, and such that little is padded."""
+    (t, n, _), (s, k, _) = query[-3:], key[-3:]
+    target = block or BLOCK
+    rows = max(target // max(n // max(k, 1), 1), min(target, LEAST))
+    return _even(t, rows), _even(s, target)
+
+
+def _even(length: int, target: int) -> int:
+    count = max(math.ceil(length / target), 1)
+    size = math.ceil(length / count)
+    return size if count == 1 or target % 8 else math.ceil(size / 8) * 8
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sizes as in `attention`; bt, bs: rows of one head and columns of a tile. bias, mask: (B, K, G, T, S), padded, any of which may be 1."""
+
+    b: int
+    k: int
+    g: int
+    t: int
+    s: int
+    bt: int
+    bs: int
+    at_once: int
+    result: jnp.dtype
+    compute: jnp.dtype
+    bias: Array | None
+    mask: Array | None
+    query_lengths: Array | None
+    key_lengths: Array | None
+    is_causal: bool
+    window: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, query, key, value, bias, mask, query_lengths, key_lengths, static) -> "Tiles":
+        _, is_causal, window, (bt, bs), target = static
+        b, t, n, _ = query.shape
+        s, k = key.shape[1:3]
+        g = n // max(k, 1)
+        result, compute = dtypes(query, key, value)
+        at_once = max(AT_ONCE * target**2 // max(g * bt * bs, 1), 1)
+        bias, mask = (None if a is None else _padded(_split_heads(a, k), bt, bs) for a in (bias, mask))
+        return cls(b, k, g, t, s, bt, bs, at_once, result, compute, bias, mask, query_lengths, key_lengths, is_causal, window)
+
+    # Arrays of units
+
+    def rows(self, a: Array) -> Array:
+        """(B, T, N, H) as (U, blocks, G * bt, H)."""
+        h, blocks = a.shape[-1], _count(self.t, self.bt)
+        a = _pad(a.astype(self.compute), 1, blocks * self.bt).reshape(self.b, blocks, self.bt, self.k, self.g, h)
+        return a.transpose(0, 3, 1, 4, 2, 5).reshape(self.b * self.k, blocks, self.g * self.bt, h)
+
+    def unrows(self, a: Array) -> Array:
+        h, blocks = a.shape[-1], _count(self.t, self.bt)
+        a = a.reshape(self.b, self.k, blocks, self.g, self.bt, h).transpose(0, 2, 4, 1, 3, 5)
+        return a.reshape(self.b, blocks * self.bt, self.k * self.g, h)[:, : self.t]
+
+    def columns(self, a: Array) -> Array:
+        """(B, S, K, H) as (U, blocks, bs, H)."""
+        h, blocks = a.shape[-1], _count(self.s, self.bs)
+        a = _pad(a.astype(self.compute), 1, blocks * self.bs).reshape(self.b, blocks, self.bs, self.k, h)
+        return a.transpose(0, 3, 1, 2, 4).reshape(self.b * self.k, blocks, self.bs, h)
+
+    def uncolumns(self, a: Array) -> Array:
+        h, blocks = a.shape[-1], _count(self.s, self.bs)
+        return (
+            a.reshape(self.b, self.k, blocks, self.bs, h).transpose(0, 2, 3, 1, 4).reshape(self.b, blocks * self.bs, self.k, h)[:, : self.s]
+        )
+
+    # Loops
+
+    def over_units(self, function: Callable[..., Any], carry: Any, *arrays: Array) -> Any:
+        """`(carry, *results) = function(own, carry, *arrays)` for each group of units. Accelerators take all units at once, which also splits over devices."""
+        heads = _divisor(self.k, self.at_once)
+        batches = _divisor(self.b, self.at_once // heads) if heads == self.k else 1
+        groups = (self.b // max(batches, 1)) * (self.k // max(heads, 1))
+        carry = jax.tree.map(lambda leaf: varied(leaf, *arrays), carry)
+
+        def whole(carry: Any, *arrays: Array) -> Any:
+            return function((0, 0, self.b, self.k), carry, *arrays)
+
+        def grouped(carry: Any, *arrays: Array) -> Any:
+            def body(held: Any, group: Any) -> Any:
+                index, *own_arrays = group
+                first = index // (self.k // heads) * batches, index % (self.k // heads) * heads
+                held, *results = function((*first, batches, heads), held, *own_arrays)
+                return held, results
+
+            split = [a.reshape(groups, batches * heads, *a.shape[1:]) for a in arrays]
+            carry, results = jax.lax.scan(body, carry, (jnp.arange(groups), *split))
+            return carry, *(a.reshape(groups * batches * heads, *a.shape[2:]) for a in results)
+
+        if groups <= 1:
+            return whole(carry, *arrays)
+        return jax.lax.platform_dependent(carry, *arrays, cpu=grouped, default=whole)
+
+    def over_tiles(self, step: Step, carry: Any, *like: Array) -> Any:
+        """Every tile in which something is allowed: first those in which all is, then the others. `like`: see `_blocks.over_blocks`."""
+        inner, edge = self._tiles()
+        if len(inner) + len(edge) == 1:
+            (i, j), *_ = [*inner, *edge]
+            return step(carry, i, j, bool(edge))
+        carry = jax.tree.map(lambda leaf: varied(leaf, *like), carry)
+        for tiles, is_edge in ((inner, False), (edge, True)):
+            if tiles:
+                carry, _ = jax.lax.scan(lambda held, ij: (step(held, ij[0], ij[1], is_edge), None), carry, jnp.asarray(tiles))  # noqa: B023
+        return carry
+
+    def _tiles(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """(row block, column block) of the tiles in which all is allowed, and of those in which something is."""
+        inner: list[tuple[int, int]] = []
+        edge: list[tuple[int, int]] = []
+        varies = self.mask is not None or self.query_lengths is not None or self.key_lengths is not None
+        for i in range(_count(self.t, self.bt)):
+            for j in range(_count(self.s, self.bs)):
+                low, high = self._distances(i, j)
+                if low > high:
+                    continue
+                full = (j + 1) * self.bs <= self.s and not varies
+                ahead, behind = (0 if self.is_causal else self.s), self.t
+                if self.window is not None:
+                    ahead, behind = min(ahead, self.window[1]), self.window[0]
+                if low > ahead or high < -behind:
+                    continue
+                (inner if full and high <= ahead and low >= -behind else edge).append((i, j))
+        return inner, edge
+
+    def _distances(self, i: int, j: int) -> tuple[int, int]:
+        """The least and the largest s - t in a tile, without what is padded."""
+        last_row, last_column = min((i + 1) * self.bt, self.t) - 1, min((j + 1) * self.bs, self.s) - 1
+        return j * self.bs - last_row, last_column - i * self.bt
+
+    # Inside of a tile
+
+    def masked(self, logits: Array, own: Own, i: Any, j: Any, edge: bool, transposed: bool = False) -> Array:
+        """Logits (u, R, bs), or (u, bs, R) if transposed, with the bias added and -inf where not allowed."""
+        if self.bias is None and not edge:
+            return logits
+        order = (0, 1, 4, 2, 3) if transposed else (0, 1, 2, 3, 4)
+        sizes = (*own[2:], self.g, self.bt, self.bs)
+        spread = logits.reshape([sizes[axis] for axis in order])
+        if self.bias is not None:
+            spread += self._tile(self.bias, own, i, j).astype(logits.dtype).transpose(order)
+        if edge:
+            spread = jnp.where(self._allowed(own, i, j).transpose(order), spread, -jnp.inf)
+        return spread.reshape(logits.shape)
+
+    def _allowed(self, own: Own, i: Any, j: Any) -> Array:
+        rows, columns = i * self.bt + jnp.arange(self.bt)[:, None], j * self.bs + jnp.arange(self.bs)
+        allowed = jnp.broadcast_to(columns < self.s, (self.bt, self.bs))
+        if self.is_causal:
+            allowed &= rows >= columns
+        if self.window is not None:
+            allowed &= (columns >= rows - self.window[0]) & (columns <= rows + self.window[1])
+        allowed = allowed[None, None, None]
+        for lengths, position in ((self.query_lengths, rows), (self.key_lengths, columns)):
+            if lengths is not None:
+                own_lengths = jax.lax.dynamic_slice_in_dim(lengths, own[0], own[2])
+                allowed &= position < own_lengths[:, None, None, None, None]
+        return allowed if self.mask is None else allowed & self._tile(self.mask, own, i, j)
+
+    def _place(self, a: Array, own: Own, i: Any, j: Any) -> tuple[list[Any], list[int]]:
+        """Where the tile's part of bias or mask begins, and its sizes; 0 and 1 along axes of size 1."""
+        starts, sizes = (own[0], own[1], 0, i * self.bt, j * self.bs), (own[2], own[3], self.g, self.bt, self.bs)
+        one = [size == 1 for size in a.shape]
+        return [0 if flat else start for flat, start in zip(one, starts, strict=True)], [
+            1 if flat else size for flat, size in zip(one, sizes, strict=True)
+        ]
+
+    def _tile(self, a: Array, own: Own, i: Any, j: Any) -> Array:
+        return jax.lax.dynamic_slice(a, *self._place(a, own, i, j))
+
+    def no_bias_ct(self) -> Array | None:
+        return None if self.bias is None else jnp.zeros(self.bias.shape, self.compute)
+
+    def add_to_bias(self, bias_ct: Array | None, l_ct: Array, own: Own, i: Any, j: Any) -> Array | None:
+        """The tile's cotangent (u, bs, R), summed over what the bias was broadcast along, added in its place."""
+        if bias_ct is None:
+            return None
+        starts, sizes = self._place(bias_ct, own, i, j)
+        tile = l_ct.reshape(*own[2:], self.bs, self.g, self.bt).transpose(0, 1, 3, 4, 2)
+        stretched = tuple(axis for axis, size in enumerate(sizes) if size == 1)
+        tile = jnp.sum(tile, axis=stretched, keepdims=True)
+        return jax.lax.dynamic_update_slice(bias_ct, jax.lax.dynamic_slice(bias_ct, starts, sizes) + tile, starts)
+
+    def whole_bias_ct(self, bias_ct: Array, bias: Array) -> Array:
+        """(B, K, G, T, S) as (B, N, T, S), without what was padded."""
+        return bias_ct[..., : bias.shape[2], : bias.shape[3]].reshape(bias.shape)
+
+
+def at(a: Array, i: Any) -> Array:
+    """`a[:, i]`, as a slice."""
+    return jax.lax.dynamic_index_in_dim(a, i, 1, keepdims=False)
+
+
+def put_at(a: Array, block: Array, i: Any) -> Array:
+    """`a` with `a[:, i]` replaced."""
+    return jax.lax.dynamic_update_index_in_dim(a, block, i, 1)
+
+
+def _count(length: int, size: int) -> int:
+    return max(math.ceil(length / max(size, 1)), 1)
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is not above `most`, at least 1."""
+    return max((d for d in range(1, min(number, max(most, 1)) + 1) if number % d == 0), default=1)
+
+
+def _pad(a: Array, axis: int, size: int) -> Array:
+    return a if a.shape[axis] == size else jnp.pad(a, [(0, size - n if d == axis else 0) for d, n in enumerate(a.shape)])
+
+
+def _padded(a: Array, bt: int, bs: int) -> Array:
+    for axis, size in ((3, bt), (4, bs)):
+        if a.shape[axis] > 1:
+            a = _pad(a, axis, int(np.ceil(a.shape[axis] / max(size, 1))) * size)
+    return a
+
+
+def _split_heads(a: Array, k: int) -> Array:
+    """(b, n, t, s) as (b, k, g, t, s), and (b, 1, t, s) as (b, 1, 1, t, s)."""
+    k = min(k, a.shape[1])
+    return a.reshape(a.shape[0], k, a.shape[1] // max(k, 1), *a.shape[2:])
