@@ -72,54 +72,70 @@ class Tiles:
     # Arrays of units
 
     def rows(self, a: Array) -> Array:
-        """(B, T, N, H) as (U, blocks, G * bt, H)."""
-        h, blocks = a.shape[-1], _count(self.t, self.bt)
-        a = _pad(a.astype(self.compute), 1, blocks * self.bt).reshape(self.b, blocks, self.bt, self.k, self.g, h)
-        return a.transpose(0, 3, 1, 4, 2, 5).reshape(self.b * self.k, blocks, self.g * self.bt, h)
+        """(b, T, k * G, H) as (u, blocks, G * bt, H), with u = b * k."""
+        (b, _, n, h), blocks = a.shape, _count(self.t, self.bt)
+        k = n // max(self.g, 1)
+        a = _pad(a.astype(self.compute), 1, blocks * self.bt).reshape(b, blocks, self.bt, k, self.g, h)
+        return a.transpose(0, 3, 1, 4, 2, 5).reshape(b * k, blocks, self.g * self.bt, h)
 
-    def unrows(self, a: Array) -> Array:
-        h, blocks = a.shape[-1], _count(self.t, self.bt)
-        a = a.reshape(self.b, self.k, blocks, self.g, self.bt, h).transpose(0, 2, 4, 1, 3, 5)
-        return a.reshape(self.b, blocks * self.bt, self.k * self.g, h)[:, : self.t]
+    def unrows(self, a: Array, own: Own) -> Array:
+        (b, k), h, blocks = own[2:], a.shape[-1], _count(self.t, self.bt)
+        a = a.reshape(b, k, blocks, self.g, self.bt, h).transpose(0, 2, 4, 1, 3, 5)
+        return a.reshape(b, blocks * self.bt, k * self.g, h)[:, : self.t]
 
     def columns(self, a: Array) -> Array:
-        """(B, S, K, H) as (U, blocks, bs, H)."""
-        h, blocks = a.shape[-1], _count(self.s, self.bs)
-        a = _pad(a.astype(self.compute), 1, blocks * self.bs).reshape(self.b, blocks, self.bs, self.k, h)
-        return a.transpose(0, 3, 1, 2, 4).reshape(self.b * self.k, blocks, self.bs, h)
+        """(b, S, k, H) as (u, blocks, bs, H)."""
+        (b, _, k, h), blocks = a.shape, _count(self.s, self.bs)
+        a = _pad(a.astype(self.compute), 1, blocks * self.bs).reshape(b, blocks, self.bs, k, h)
+        return a.transpose(0, 3, 1, 2, 4).reshape(b * k, blocks, self.bs, h)
 
-    def uncolumns(self, a: Array) -> Array:
-        h, blocks = a.shape[-1], _count(self.s, self.bs)
-        return (
-            a.reshape(self.b, self.k, blocks, self.bs, h).transpose(0, 2, 3, 1, 4).reshape(self.b, blocks * self.bs, self.k, h)[:, : self.s]
-        )
+    def uncolumns(self, a: Array, own: Own) -> Array:
+        (b, k), h, blocks = own[2:], a.shape[-1], _count(self.s, self.bs)
+        return a.reshape(b, k, blocks, self.bs, h).transpose(0, 2, 3, 1, 4).reshape(b, blocks * self.bs, k, h)[:, : self.s]
 
     # Loops
 
     def over_units(self, function: Callable[..., Any], carry: Any, *arrays: Array) -> Any:
-        """`(carry, *results) = function(own, carry, *arrays)` for each group of units. Accelerators take all units at once, which also splits over devices."""
+        """`(carry, *results) = function(own, carry, *parts)` for each group of units; arrays and results are (B, length, heads, H), parts of them a group's.
+
+        On CPU a group at a time, so that what it makes stays in the caches. Accelerators take all units at once, which also splits over devices.
+        """
         heads = _divisor(self.k, self.at_once)
         batches = _divisor(self.b, self.at_once // heads) if heads == self.k else 1
-        groups = (self.b // max(batches, 1)) * (self.k // max(heads, 1))
+        across = self.k // max(heads, 1)
+        groups = self.b // max(batches, 1) * across
         carry = jax.tree.map(lambda leaf: varied(leaf, *arrays), carry)
 
         def whole(carry: Any, *arrays: Array) -> Any:
             return function((0, 0, self.b, self.k), carry, *arrays)
 
-        def grouped(carry: Any, *arrays: Array) -> Any:
-            def body(held: Any, group: Any) -> Any:
-                index, *own_arrays = group
-                first = index // (self.k // heads) * batches, index % (self.k // heads) * heads
-                held, *results = function((*first, batches, heads), held, *own_arrays)
-                return held, results
+        def group(index: Any, carry: Any, *arrays: Array) -> Any:
+            own = (index // across * batches, index % across * heads, batches, heads)
+            return own, function(own, carry, *(self._part(a, own) for a in arrays))
 
-            split = [a.reshape(groups, batches * heads, *a.shape[1:]) for a in arrays]
-            carry, results = jax.lax.scan(body, carry, (jnp.arange(groups), *split))
-            return carry, *(a.reshape(groups * batches * heads, *a.shape[2:]) for a in results)
+        def grouped(carry: Any, *arrays: Array) -> Any:
+            shapes = jax.eval_shape(whole, carry, *arrays)[1:]
+
+            def body(held: Any, index: Any) -> Any:
+                own, (inner, *parts) = group(index, held[0], *arrays)
+                places = [(own[0], 0, own[1] * (a.shape[2] // self.k), 0) for a in held[1]]
+                return (
+                    inner,
+                    [jax.lax.dynamic_update_slice(a, part, place) for a, part, place in zip(held[1], parts, places, strict=True)],
+                ), None
+
+            empty = [varied(jnp.zeros(shape.shape, shape.dtype), *arrays) for shape in shapes]
+            (carry, results), _ = jax.lax.scan(body, (carry, empty), jnp.arange(groups))
+            return carry, *results
 
         if groups <= 1:
             return whole(carry, *arrays)
         return jax.lax.platform_dependent(carry, *arrays, cpu=grouped, default=whole)
+
+    def _part(self, a: Array, own: Own) -> Array:
+        each = a.shape[2] // self.k  # query heads of a key head, or 1
+        sizes = (own[2], a.shape[1], own[3] * each, a.shape[3])
+        return jax.lax.dynamic_slice(a, (own[0], 0, own[1] * each, 0), sizes)
 
     def over_tiles(self, step: Step, carry: Any, *like: Array) -> Any:
         """Every tile in which something is allowed: first those in which all is, then the others. `like`: see `_blocks.over_blocks`."""

@@ -1,6 +1,41 @@
 """Every operation's claim about itself, by name. `verify` finds them here."""
 
-from manual_vjp.ops import attention, layer_norm, linear, mlp, relu
+from manual_vjp.ops import (
+    attention,
+    batch_norm,
+    gelu,
+    huber,
+    layer_norm,
+    linear,
+    linear_cross_entropy,
+    log_softmax,
+    logsumexp,
+    mlp,
+    relu,
+    rms_norm,
+    silu,
+    softmax,
+    softmax_cross_entropy,
+    squared_error,
+)
 from verify.spec import Spec
 
-SPECS: dict[str, Spec] = {module.SPEC.name: module.SPEC for module in (attention, layer_norm, linear, mlp, relu)}
+MODULES = (
+    attention,
+    batch_norm,
+    gelu,
+    huber,
+    layer_norm,
+    linear,
+    linear_cross_entropy,
+    log_softmax,
+    logsumexp,
+    mlp,
+    relu,
+    rms_norm,
+    silu,
+    softmax,
+    softmax_cross_entropy,
+    squared_error,
+)
+SPECS: dict[str, Spec] = {module.SPEC.name: module.SPEC for module in MODULES}

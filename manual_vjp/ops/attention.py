@@ -149,10 +149,10 @@ def _attention(query, key, value, bias, mask, query_lengths, key_lengths, static
 
 def _forward(query, key, value, bias, mask, query_lengths, key_lengths, static: Static) -> tuple[Array, Residuals]:
     tiles = Tiles.of(query, key, value, bias, mask, query_lengths, key_lengths, static)
-    q, k, v = tiles.rows(query) * static[0], tiles.columns(key), tiles.columns(value)
 
-    def unit(own, carry, q, k, v):
+    def unit(own, carry, query, key, value):
         """One tile after the other; a row whose largest logit rises is rescaled."""
+        q, k, v = tiles.rows(query) * static[0], tiles.columns(key), tiles.columns(value)
 
         def step(carry, i, j, edge):
             tops, totals, outs = carry
@@ -168,10 +168,10 @@ def _forward(query, key, value, bias, mask, query_lengths, key_lengths, static: 
         none = jnp.zeros(q.shape[:-1], q.dtype)
         tops, totals, outs = tiles.over_tiles(step, (none - jnp.inf, none, jnp.zeros_like(q)), q, k, v)
         totals = jnp.where(totals == 0, 1, totals)
-        return carry, outs / totals[..., None], jnp.where(tops == -jnp.inf, 0, tops) + jnp.log(totals)
+        lse = jnp.where(tops == -jnp.inf, 0, tops) + jnp.log(totals)
+        return carry, tiles.unrows(outs / totals[..., None], own), tiles.unrows(lse[..., None], own)
 
-    _, out, lse = tiles.over_units(unit, None, q, k, v)
-    out = tiles.unrows(out)
+    _, out, lse = tiles.over_units(unit, None, query, key, value)
     return out.astype(tiles.result), ((query, key, value, bias, mask, query_lengths, key_lengths), out, lse)
 
 
@@ -179,10 +179,10 @@ def _backward(static: Static, residuals: Residuals, out_ct: Array):
     arrays, out, lse = residuals
     query, key, value, bias = arrays[:4]
     tiles = Tiles.of(*arrays, static)
-    q, k, v, o_ct = tiles.rows(query) * static[0], tiles.columns(key), tiles.columns(value), tiles.rows(out_ct)
-    dots = jnp.sum(o_ct * tiles.rows(out), axis=-1)
 
-    def unit(own, bias_ct, q, k, v, o_ct, dots, lse):
+    def unit(own, bias_ct, query, key, value, out_ct, out, lse):
+        q, k, v, o_ct = tiles.rows(query) * static[0], tiles.columns(key), tiles.columns(value), tiles.rows(out_ct)
+        dots, lse = jnp.sum(o_ct * tiles.rows(out), axis=-1), tiles.rows(lse)[..., 0]
         kt = jnp.swapaxes(k, -1, -2)
 
         def step(carry, i, j, edge):
@@ -199,10 +199,10 @@ def _backward(static: Static, residuals: Residuals, out_ct: Array):
         transposed = jnp.zeros((*q.shape[:-2], q.shape[-1], q.shape[-2]), q.dtype)
         start = transposed, jnp.zeros_like(k), jnp.zeros_like(v), bias_ct
         qt_cts, k_cts, v_cts, bias_ct = tiles.over_tiles(step, start, q, k, v, o_ct)
-        return bias_ct, static[0] * jnp.swapaxes(qt_cts, -1, -2), k_cts, v_cts
+        q_cts = static[0] * jnp.swapaxes(qt_cts, -1, -2)
+        return bias_ct, tiles.unrows(q_cts, own), tiles.uncolumns(k_cts, own), tiles.uncolumns(v_cts, own)
 
-    bias_ct, q_ct, k_ct, v_ct = tiles.over_units(unit, tiles.no_bias_ct(), q, k, v, o_ct, dots, lse)
-    cts = tiles.unrows(q_ct), tiles.uncolumns(k_ct), tiles.uncolumns(v_ct)
+    bias_ct, *cts = tiles.over_units(unit, tiles.no_bias_ct(), query, key, value, out_ct, out, lse)
     own = (match(ct, primal) for ct, primal in zip(cts, (query, key, value), strict=True))
     return *own, None if bias is None else match(tiles.whole_bias_ct(bias_ct, bias), bias), None, None, None
 

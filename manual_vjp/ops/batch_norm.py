@@ -10,7 +10,8 @@ Backward, with y_ct given; sums run over the batch:
     bias_ct = sum(y_ct)     scale_ct = sum(y_ct xh)
     training:    x_ct = scale rstd [y_ct - bias_ct / N - xh scale_ct / N]
     evaluation:  x_ct = scale rstd y_ct     m_ct = -scale rstd bias_ct     v_ct = -scale rstd^2 scale_ct / 2
-    With `axis_name`, the two sums in x_ct run over all devices, and N counts the elements of all.
+    With `axis_name`, the statistics are those of all devices; they are given to the rule for evaluation, and their own cotangents go on to x as
+    x_ct += m_ct / N + v_ct 2 (x - m) / N, summed over all devices.
 Validity: no kinks; every eps > 0 (eps = 0 where no channel is constant). The variance is taken in two passes, after the mean is removed.
     16-bit inputs compute in float32.
 Residuals: x, which the caller holds, mean and rstd, two numbers a channel, and scale (autodiff keeps an array and more of x's size).
@@ -89,24 +90,26 @@ def batch_norm(
 @ft.partial(jax.jit, static_argnums=(5, 6, 7, 8, 9))
 def _compiled(x, scale, bias, mean, var, axes, eps: float, momentum: float, train: bool, names: tuple[str, ...]):
     if not train:
-        return _batch_norm(x, scale, bias, mean, var, axes, eps, names), mean, var
-    y = _batch_norm(x, scale, bias, None, None, axes, eps, names)
-    batch = _statistics(x, axes, names)  # the same ones again: XLA computes them once, and JAX differentiates them if anyone asks
+        return _batch_norm(x, scale, bias, mean, var, axes, eps), mean, var
+    batch = _statistics(x, axes, names)
+    # On one device the rule computes the statistics again (XLA computes them once), and knows their derivative. Over several they are given to it, and JAX
+    # differentiates the sums over devices: collectives in a backward pass cannot be batched.
+    y = _batch_norm(x, scale, bias, *(batch if names else (None, None)), axes, eps)
     if mean is None:
         return y, *batch
     return y, *(momentum * old.astype(new.dtype) + (1 - momentum) * new for old, new in zip((mean, var), batch, strict=True))
 
 
-@ft.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _batch_norm(x, scale, bias, mean, var, axes: tuple[int, ...], eps: float, names: tuple[str, ...]) -> Array:
-    return _forward(x, scale, bias, mean, var, axes, eps, names)[0]
+@ft.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _batch_norm(x, scale, bias, mean, var, axes: tuple[int, ...], eps: float) -> Array:
+    return _forward(x, scale, bias, mean, var, axes, eps)[0]
 
 
-def _forward(x, scale, bias, mean, var, axes: tuple[int, ...], eps: float, names: tuple[str, ...]) -> tuple[Array, Residuals]:
+def _forward(x, scale, bias, mean, var, axes: tuple[int, ...], eps: float) -> tuple[Array, Residuals]:
     result, compute = dtypes(x, scale, bias)
     given = None if mean is None else (mean, var)
     if mean is None:
-        mean, var = _statistics(x, axes, names)
+        mean, var = _statistics(x, axes, ())
     mean, var = mean.astype(compute), var.astype(compute)
     rstd = jax.lax.rsqrt(var + eps)
     y = (x.astype(compute) - _spread(mean, x, axes)) * _spread(rstd, x, axes)
@@ -122,7 +125,7 @@ def _statistics(x: Array, axes: tuple[int, ...], names: tuple[str, ...]) -> tupl
     return mean, _mean((wide - _spread(mean, x, axes)) ** 2, axes, names)
 
 
-def _backward(axes: tuple[int, ...], eps: float, names: tuple[str, ...], residuals: Residuals, y_ct: Array) -> tuple[Array | None, ...]:
+def _backward(axes: tuple[int, ...], eps: float, residuals: Residuals, y_ct: Array) -> tuple[Array | None, ...]:
     del eps  # it is in rstd
     x, mean, rstd, scale, bias, given = residuals
     compute = rstd.dtype
@@ -133,8 +136,8 @@ def _backward(axes: tuple[int, ...], eps: float, names: tuple[str, ...], residua
     ct = y_ct
     stats_ct: tuple[Array | None, ...] = (None, None)
     if given is None:
-        count = math.prod(x.shape[a] for a in axes) * (jax.lax.psum(1, names) if names else 1)
-        first, second = (_spread((jax.lax.psum(s, names) if names else s) / max(count, 1), x, axes) for s in sums)
+        count = max(math.prod(x.shape[a] for a in axes), 1)
+        first, second = (_spread(s / count, x, axes) for s in sums)
         ct = y_ct - first - xh * second
     else:
         own = -weight * sums[0], -weight * rstd * sums[1] / 2

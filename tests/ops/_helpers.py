@@ -26,11 +26,11 @@ class Call:
 
     @property
     def fn(self):
-        return lambda *args: SPECS[self.name].fn(*args, **self.options)
+        return lambda *args: first(SPECS[self.name].fn(*args, **self.options))
 
     @property
     def reference(self):
-        return lambda *args: SPECS[self.name].reference(*args, **self.options)
+        return lambda *args: first(SPECS[self.name].reference(*args, **self.options))
 
     def values(self, seed: int = 0) -> list[np.ndarray | None]:
         """float64 arrays rounded to 8 bits, so that every dtype holds the same values; a mask is boolean and has a row of all False."""
@@ -43,7 +43,7 @@ class Call:
 
     def floating(self) -> list[int]:
         """Positions of the arguments that have a gradient."""
-        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name != "mask"]
+        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels")]
 
     def __str__(self) -> str:
         return "-".join(
@@ -51,7 +51,18 @@ class Call:
         )
 
 
+def first(out: Any) -> Any:
+    """The output that a gradient is wanted of: y, where statistics come with it."""
+    return out[0] if isinstance(out, tuple) else out
+
+
 def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np.ndarray:
+    if argument == "labels":
+        return rng.integers(0, 3, size=shape).astype(np.int32)
+    if argument == "where":
+        return rng.random(shape) < 0.6
+    if argument in ("weights", "var"):
+        return np.round(rng.uniform(0.5, 2, size=shape) * 32) / 32
     if argument == "mask":
         mask = rng.random(shape) < 0.6
         if len(shape) > 1:
@@ -75,12 +86,52 @@ CALLS = [
     Call(name="layer_norm", shapes={"x": (4, 5), "scale": None, "bias": None}),
     attention_call((1, 6, 1, 5), (1, 1, 3, 5), is_causal=True),
     attention_call(None, None, scale=0.5),
+    attention_call((1, 1, 3, 5), None, is_causal=True, local_window_size=(1, 0), block_size=2),
+    Call(name="gelu", shapes={"x": (4, 3)}),
+    Call(name="gelu", shapes={"x": (4, 3)}, options={"approximate": False}),
+    Call(name="silu", shapes={"x": (4, 3)}),
+    Call(name="softmax", shapes={"x": (4, 3, 5), "where": (4, 1, 5)}, split=("x", "where")),
+    Call(name="softmax", shapes={"x": (4, 3, 5), "where": None}, options={"axis": (1, 2)}),
+    Call(name="log_softmax", shapes={"x": (4, 3, 5), "where": None}),
+    Call(name="logsumexp", shapes={"x": (4, 3, 5), "where": None}),
+    Call(name="rms_norm", shapes={"x": (4, 2, 5), "scale": (5,)}, options={"eps": 1e-3}),
+    Call(name="rms_norm", shapes={"x": (4, 3, 5), "scale": (3, 5)}, options={"axis": (1, 2)}),
+    Call(name="layer_norm", shapes={"x": (4, 3, 5), "scale": (3,), "bias": (3,)}, options={"axis": 1}),
+    Call(name="batch_norm", shapes={"x": (4, 3, 5), "scale": (5,), "bias": (5,)}, split=()),
+    Call(name="batch_norm", shapes={"x": (4, 3, 5), "scale": (5,), "bias": None, "mean": (5,), "var": (5,)}, options={"train": False}),
+    Call(
+        name="squared_error",
+        shapes={"prediction": (4, 3), "target": (4, 3), "weights": (4, 3)},
+        options={"reduction": "none"},
+        split=("prediction", "target", "weights"),
+    ),
+    Call(
+        name="huber",
+        shapes={"prediction": (4, 3), "target": (4, 3), "weights": None},
+        options={"reduction": "none", "delta": 0.5},
+        split=("prediction", "target"),
+    ),
+    Call(
+        name="softmax_cross_entropy",
+        shapes={"logits": (4, 2, 5), "labels": (4, 2), "weights": (4, 2)},
+        options={"reduction": "none", "label_smoothing": 0.1, "ignore_index": 1},
+        split=("logits", "labels", "weights"),
+    ),
+    Call(name="softmax_cross_entropy", shapes={"logits": (4, 5), "labels": (4,), "weights": (4,)}, split=()),
+    Call(
+        name="linear_cross_entropy",
+        shapes={"x": (4, 2, 3), "w": (3, 7), "labels": (4, 2), "b": (7,), "weights": None},
+        options={"reduction": "none", "label_smoothing": 0.1, "block_size": 3},
+        split=("x", "labels"),
+    ),
+    Call(name="mlp", shapes={"x": (4, 3), "w1": (3, 7), "b1": (7,), "w2": (7, 2), "b2": (2,)}, options={"residuals": "minimal"}),
 ]
+ROUNDS_BETWEEN = {"mlp", "softmax"}  # in 16 bits: mlp rounds h, softmax the y that it keeps
 
 
 def cast(args, dtype):
-    """Arrays of `dtype`; booleans and None stay."""
-    return [None if a is None else jnp.asarray(a) if a.dtype == bool else jnp.asarray(a, dtype) for a in args]
+    """Arrays of `dtype`; booleans, integers and None stay."""
+    return [None if a is None else jnp.asarray(a) if a.dtype in (bool, np.int32) else jnp.asarray(a, dtype) for a in args]
 
 
 def vjp_of(fn, positions):
