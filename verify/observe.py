@@ -91,6 +91,12 @@ class Observation:
     found: dict[str, Any] = field(default_factory=dict)  # what one check computed and others need, too
 
     @property
+    def finite_somewhere(self) -> bool:
+        """Whether any element of the reference's value is finite (or there is none)."""
+        outputs = self.truth["base"]["reference_out"] if self.truth else []
+        return not any(out.size for out in outputs) or any(bool(np.isfinite(out).any()) for out in outputs)
+
+    @property
     def ct_scale(self) -> float:
         """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
         return float(self.cts["large"][0].flat[0] / self.cts["base"][0].flat[0]) if self.cts["base"][0].size else 1.0

@@ -121,8 +121,8 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
         return Judged(case, (_excused(case, _unusable(case, error)),), {})
     findings: list[Finding] = []
     for check in selected:
-        if not check.applies(observation):
-            continue
+        if not check.applies(observation) or (check.NAME in all_checks.JUDGES and not observation.finite_somewhere):
+            continue  # without a finite value there is no derivative to judge: `primal` says so
         if check.NAME in spec.known_gaps:
             findings.append(
                 Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address)

@@ -182,7 +182,12 @@ def test_errors_of_regression():
     for reduction in ("mean", "sum", "none"):
         reduce = {"mean": jnp.mean, "sum": jnp.sum, "none": lambda x: x}[reduction]
         agree(lambda a, b, r=reduction: mv.squared_error(a, b, reduction=r), lambda a, b, f=reduce: f(optax.squared_error(a, b)), a, b)
-        agree(lambda a, b, r=reduction: mv.huber(a, b, delta=0.7, reduction=r), lambda a, b, f=reduce: f(optax.huber_loss(a, b, delta=0.7)), a, b)
+        agree(
+            lambda a, b, r=reduction: mv.huber(a, b, delta=0.7, reduction=r),
+            lambda a, b, f=reduce: f(optax.huber_loss(a, b, delta=0.7)),
+            a,
+            b,
+        )
 
 
 ATTENTION = {

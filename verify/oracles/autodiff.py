@@ -193,6 +193,7 @@ def _estimate(
     for want, noise, scale, size, sides, kink in zip(wants, noises, scales, visible, seen, kinks, strict=True):
         singular, jumps = sides.singular & ~kink.wider, sides.jumps | kink.wider
         value = np.where(singular, sides.limit, want)
+        size = size if np.any(want) else scale  # a derivative that is 0 everywhere hides nothing
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, size)
         error = np.where(singular, np.inf if tie else error + sides.drift, error)
         error = np.where(np.isfinite(want) | sound, error, np.inf)
