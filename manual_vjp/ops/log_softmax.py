@@ -68,7 +68,8 @@ def _backward(axes: tuple[int, ...], residuals: Residuals, y_ct: Array) -> tuple
     x, where, lse = residuals
     y_ct = y_ct.astype(lse.dtype)
     y_ct = y_ct if where is None else jnp.where(where, y_ct, 0)
-    x_ct = y_ct - jnp.exp(x.astype(lse.dtype) - lse) * jnp.sum(y_ct, axis=axes, keepdims=True)
+    p = jnp.exp(x.astype(lse.dtype) - jnp.where(lse == -jnp.inf, jnp.inf, lse))  # 0 where nothing is allowed
+    x_ct = y_ct - p * jnp.sum(y_ct, axis=axes, keepdims=True)
     x_ct = x_ct if where is None else jnp.where(where, x_ct, 0)
     return x_ct.astype(x.dtype), None
 

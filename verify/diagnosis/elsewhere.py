@@ -12,7 +12,7 @@ USUALLY = {
     "linearity": "something in the backward clips, rounds, squares, normalises or takes a sign",
     "zero-cotangent": "it has a term that is not multiplied by the upstream cotangent",
     "repeatability": "it keeps state between calls, or draws a random number that is no argument",
-    "second-order": "the backward treats a residual as a constant (stop_gradient, rounding), or its own derivative is wrong",
+    "second-order": "the backward treats a residual as a constant (stop_gradient, rounding)",
     "arguments": "it takes another path when only some arguments are differentiated or some outputs used (`perturbed`, SymbolicZero, a zero cotangent)",
     "sharing": "it compares its arguments by identity, or keeps residuals under it",
     "reuse": "it keeps a residual outside of JAX (a global, an attribute, a cache), which belongs to another call",
@@ -22,7 +22,10 @@ USUALLY = {
     "remat": "its forward rule does not give the same residuals when it runs again",
     "kinks": "the shares of tied entries must sum to one, and a value at a kink must lie between the one-sided derivatives",
 }
-IN_PLAIN_USE_RIGHT = ("second-order", "arguments", "sharing", "reuse", "jit", "vmap", "scan", "remat")
+NOT_FINITE = (
+    "a where in the backward chooses between values of which the other is infinite: make its argument safe before, not its result after"
+)
+IN_PLAIN_USE_RIGHT = ("arguments", "sharing", "reuse", "jit", "vmap", "scan", "remat")
 
 
 def elsewhere(finding: Finding) -> list[str]:
@@ -40,6 +43,11 @@ def elsewhere(finding: Finding) -> list[str]:
     usual = USUALLY.get(finding.check)
     if usual is None:
         return []
+    if finding.check == "second-order":
+        finite = finding.got is None or math.isfinite(finding.got)
+        return [
+            f"in a plain call the rule is right; {'wrong' if finite else 'not finite'} is its own derivative. Usually {usual if finite else NOT_FINITE}"
+        ]
     if finding.check in IN_PLAIN_USE_RIGHT:
         where = finding.message.split(",", maxsplit=1)[0].split(" the cotangent")[0].split(" the rule raises")[0]
         return [f"in a plain call the rule is right; it is wrong {where if len(where) < 120 else 'here'}. Usually {usual}"]
