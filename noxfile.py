@@ -40,8 +40,8 @@ def verify(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What the verifier costs beside jax.test_util.check_grads."""
-    session.run(sys.executable, "benchmarks/verifier_cost.py", *session.posargs)
+    """Time and memory of the layers beside autodiff and public peers (install '.[bench]')."""
+    session.run(sys.executable, "benchmarks/layers.py", *session.posargs)
 
 
 @nox.session
