@@ -27,7 +27,11 @@ from manual_vjp._rule import dtypes, match, require_floating, require_shape
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array, Array, Array | None, Array]  # x, w, labels, b, lse
-ELEMENTS, LEAST = 2**21, 512  # a block of logits: 8 MiB in float32, and at least so many classes, so that products are worth their start
+ELEMENTS, LEAST, STEP = (
+    2**20,
+    512,
+    128,
+)  # a block of logits: 4 MiB in float32, and at least so many classes; a multiple of what products like
 
 
 def linear_cross_entropy(
@@ -53,7 +57,7 @@ def linear_cross_entropy(
         label_smoothing: this part of the target is spread over all V classes; a Python number from 0 to 1.
         ignore_index: rows with this label count for nothing.
         reduction: "mean" (the sum divided by the sum of the weights of rows that count; 0 if that is 0), "sum" or "none".
-        block_size: how many classes are in memory at a time; None for about 2 million logits.
+        block_size: how many classes are in memory at a time; None for about a million logits.
 
     Returns:
         A scalar, or with "none" an array `(*batch)`; in the dtype that x, w and b promote to.
@@ -88,7 +92,7 @@ def linear_cross_entropy(
 def _compiled(x, w, labels, b, weights, smoothing: float, ignore_index: int | None, reduction: str, block_size: int | None):
     counted = None if ignore_index is None else labels != ignore_index
     labels = labels if counted is None else jnp.where(counted, labels, 0)
-    block = block_size or max(ELEMENTS // max(labels.size, 1), LEAST)
+    block = block_size or max(ELEMENTS // max(labels.size, 1) // STEP * STEP, LEAST)
     losses = _linear_cross_entropy(x.reshape(-1, x.shape[-1]), w, labels.reshape(-1), b, smoothing, min(block, w.shape[1]))
     return reduced(losses.reshape(labels.shape), weights, counted, reduction).astype(dtypes(x, w, b)[0])
 

@@ -8,7 +8,7 @@ Derivation.  dlse = sum(p dx) with p = exp(x - lse), so  dy = dx - sum(p dx).
 Backward, with y_ct given, 0 where not allowed:
     x_ct = y_ct - p sum(y_ct)
 Validity: everywhere; the largest exponential is 1. 16-bit inputs compute in float32, and p comes from x, not from the rounded y.
-Residuals: x, which the caller holds, and lse, one number a row (autodiff keeps two arrays of x's size).
+Residuals: x, which the caller holds, and max(x) and sum(exp(x - max(x))), two numbers a row (autodiff keeps two arrays of x's size).
 """
 
 import functools as ft
@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from manual_vjp._rule import dtypes, require_axes, require_floating, require_mask
-from manual_vjp.ops.logsumexp import log_total
+from manual_vjp.ops.logsumexp import scaled_exponentials, top_and_total
 from verify.spec import Arg, Spec
 
-Residuals = tuple[Array, Array | None, Array]  # x, where, lse
+Residuals = tuple[Array, Array | None, Array, Array]  # x, where, top, total
 
 
 def log_softmax(
@@ -58,19 +58,17 @@ def _log_softmax(x: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
 
 def _forward(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Residuals]:
     result, compute = dtypes(x)
-    lse = log_total(x, where, axes)
-    y = x.astype(compute) - lse
+    top, total = top_and_total(x, where, axes)
+    y = x.astype(compute) - top - jnp.log(jnp.where(total == 0, 1, total))
     y = y if where is None else jnp.where(where, y, -jnp.inf)
-    return y.astype(result), (x, where, lse)
+    return y.astype(result), (x, where, top, total)
 
 
 def _backward(axes: tuple[int, ...], residuals: Residuals, y_ct: Array) -> tuple[Array, None]:
-    x, where, lse = residuals
-    y_ct = y_ct.astype(lse.dtype)
+    x, where, top, total = residuals
+    y_ct = y_ct.astype(top.dtype)
     y_ct = y_ct if where is None else jnp.where(where, y_ct, 0)
-    p = jnp.exp(x.astype(lse.dtype) - jnp.where(lse == -jnp.inf, jnp.inf, lse))  # 0 where nothing is allowed
-    x_ct = y_ct - p * jnp.sum(y_ct, axis=axes, keepdims=True)
-    x_ct = x_ct if where is None else jnp.where(where, x_ct, 0)
+    x_ct = y_ct - scaled_exponentials(x, where, top, total, jnp.sum(y_ct, axis=axes, keepdims=True))
     return x_ct.astype(x.dtype), None
 
 

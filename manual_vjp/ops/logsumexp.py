@@ -7,8 +7,9 @@ Forward, with sums and maxima along the axes and over the elements that the mask
 Derivation.  dy = sum(exp(x) dx) / sum(exp(x)) = sum(exp(x - y) dx).
 Backward, with y_ct given:
     x_ct = y_ct exp(x - y) where allowed, else 0
+    With top = max(x) and total = sum(exp(x - top)) it is computed as y_ct / total exp(x - top), whose exponentials the forward has.
 Validity: everywhere; the largest exponential is 1. Where nothing is allowed, y = -inf and x_ct = 0. 16-bit inputs compute in float32.
-Residuals: x, which the caller holds, and y, one number a row (autodiff keeps one array of x's size).
+Residuals: x, which the caller holds, and top and total, two numbers a row (autodiff keeps an array and more of x's size).
 """
 
 import functools as ft
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 from manual_vjp._rule import dtypes, require_axes, require_floating, require_mask
 from verify.spec import Arg, Spec
 
-Residuals = tuple[Array, Array | None, Array]  # x, where, lse
+Residuals = tuple[Array, Array | None, Array, Array]  # x, where, top, total
 
 
 def logsumexp(
@@ -57,26 +58,33 @@ def _logsumexp(x: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
     return _forward(x, where, axes)[0]
 
 
-def log_total(x: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
-    """`log(sum(exp(x)))` of what is allowed, in at least float32, with the axes kept; -inf where nothing is."""
-    wide = x.astype(dtypes(x)[1])
-    wide = wide if where is None else jnp.where(where, wide, -jnp.inf)
+def top_and_total(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """The largest of what is allowed, and the sum of `exp(x - top)`, in at least float32, with the axes kept; 0 and 0 where nothing is allowed."""
+    wide = _allowed(x, where)
     top = jax.lax.stop_gradient(jnp.max(wide, axis=axes, keepdims=True, initial=-jnp.inf))
     top = jnp.where(top == -jnp.inf, 0, top)
-    return top + jnp.log(jnp.sum(jnp.exp(wide - top), axis=axes, keepdims=True))
+    return top, jnp.sum(jnp.exp(wide - top), axis=axes, keepdims=True)
+
+
+def scaled_exponentials(x: Array, where: Array | None, top: Array, total: Array, scale: Array) -> Array:
+    """`scale * exp(x - top) / total`, 0 where not allowed: the softmax in the backward. The exponentials are the forward's, so one program computes them once."""
+    return jnp.exp(_allowed(x, where) - top) * (scale / jnp.where(total == 0, 1, total))
+
+
+def _allowed(x: Array, where: Array | None) -> Array:
+    wide = x.astype(dtypes(x)[1])
+    return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
 def _forward(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Residuals]:
-    lse = log_total(x, where, axes)
-    return lse.astype(x.dtype), (x, where, lse)
+    top, total = top_and_total(x, where, axes)
+    return (top + jnp.log(total)).astype(x.dtype), (x, where, top, total)
 
 
 def _backward(axes: tuple[int, ...], residuals: Residuals, y_ct: Array) -> tuple[Array, None]:
-    del axes  # they are kept in lse, with size 1
-    x, where, lse = residuals
-    x_ct = y_ct.astype(lse.dtype) * jnp.exp(x.astype(lse.dtype) - jnp.where(lse == -jnp.inf, jnp.inf, lse))
-    x_ct = x_ct if where is None else jnp.where(where, x_ct, 0)
-    return x_ct.astype(x.dtype), None
+    del axes  # they are kept in top, with size 1
+    x, where, top, total = residuals
+    return scaled_exponentials(x, where, top, total, y_ct.astype(top.dtype)).astype(x.dtype), None
 
 
 _logsumexp.defvjp(_forward, _backward)

@@ -9,7 +9,7 @@ Backward, with ct given for each row:
     x_ct = ct (p - q)
     Weights, ignored rows and the reduction come after it and are differentiated by JAX.
 Validity: everywhere; the largest exponential is 1. 16-bit inputs compute in float32.
-Residuals: logits, which the caller holds, labels, and lse, one number a row (autodiff keeps an array of the logits' size).
+Residuals: logits and labels, which the caller holds, and max(x) and sum(exp(x - max(x))), two numbers a row (autodiff keeps an array of the logits' size).
 """
 
 import functools as ft
@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from manual_vjp._losses import one_hot_part, pick, reduced, require_labels, require_reduction, require_smoothing
+from manual_vjp._losses import pick, reduced, require_labels, require_reduction, require_smoothing
 from manual_vjp._rule import require_floating, require_shape
-from manual_vjp.ops.logsumexp import log_total
+from manual_vjp.ops.logsumexp import scaled_exponentials, top_and_total
 from verify.spec import Arg, Spec
 
-Residuals = tuple[Array, Array, Array]  # logits, labels, lse
+Residuals = tuple[Array, Array, Array, Array]  # logits, labels, top, total
 
 
 def softmax_cross_entropy(
@@ -84,17 +84,25 @@ def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
 
 
 def _forward(logits: Array, labels: Array, smoothing: float) -> tuple[Array, Residuals]:
-    lse = log_total(logits, None, (logits.ndim - 1,))
-    loss = lse[..., 0] - (1 - smoothing) * pick(logits, labels).astype(lse.dtype)
+    top, total = top_and_total(logits, None, (logits.ndim - 1,))
+    loss = (top + jnp.log(total))[..., 0] - (1 - smoothing) * pick(logits, labels).astype(top.dtype)
     if smoothing:
-        loss -= smoothing * jnp.mean(logits, axis=-1, dtype=lse.dtype)
-    return loss, (logits, labels, lse)
+        loss -= smoothing * jnp.mean(logits, axis=-1, dtype=top.dtype)
+    return loss, (logits, labels, top, total)
 
 
 def _backward(smoothing: float, residuals: Residuals, ct: Array) -> tuple[Array, None]:
-    logits, labels, lse = residuals
-    q = one_hot_part(labels, logits.shape[-1], 0, logits.shape[-1], smoothing, lse.dtype)
-    return (ct[..., None] * (jnp.exp(logits.astype(lse.dtype) - lse) - q)).astype(logits.dtype), None
+    logits, labels, top, total = residuals
+    x_ct = scaled_exponentials(logits, None, top, total, ct[..., None])
+    if smoothing:
+        x_ct -= smoothing / logits.shape[-1] * ct[..., None]
+    rows = x_ct.reshape(
+        labels.size, logits.shape[-1]
+    )  # one element of each row is taken from: faster than to compare all classes with the label
+    rows = rows.at[jnp.arange(labels.size), labels.reshape(-1)].add(
+        -(1 - smoothing) * ct.reshape(-1), mode="drop", wrap_negative_indices=False
+    )
+    return rows.reshape(logits.shape).astype(logits.dtype), None
 
 
 _cross_entropy.defvjp(_forward, _backward)
