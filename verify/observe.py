@@ -327,8 +327,8 @@ def _cotangents(case: Case, shapes: Sequence[Any]) -> dict[str, list[np.ndarray]
     rng = case.rng("cotangents")
 
     def some(one_signed: bool = False) -> list[np.ndarray]:
-        fine = all(str(shape.dtype) in ("float64", "float32") for shape in shapes)
-        steps, spacing = (3072, 1024.0) if fine else (24, 8.0)
+        bits = min((tolerance.CT_BITS[str(shape.dtype)] for shape in shapes), default=3)
+        steps, spacing = 3 * 2**bits, 2.0**bits
         signs = 1 if one_signed else 2
         return [rng.integers(1, steps + 1, size=s.shape) * np.where(rng.integers(signs, size=s.shape), -1, 1) / spacing for s in shapes]
 

@@ -50,6 +50,8 @@ SIDE_STEPS = (
 KINK_HALVES = 8  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
+# Cotangents are multiples of 2^-CT_BITS up to 3: combinations of two are exact in the dtype, and a cotangent that is rounded to a coarser one shows.
+CT_BITS = {"float64": 40, "float32": 10, "bfloat16": 3, "float16": 3}
 # A cotangent times 2^CT_SCALE and divided by it: a power of two changes no rounding, so a linear backward follows exactly.
 CT_SCALE = {"float64": 40, "float32": 20, "bfloat16": 20, "float16": 4}
 
