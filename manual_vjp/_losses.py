@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from manual_vjp._rule import require_shape, static_number
+from manual_vjp._rule import dtypes, require_shape, static_number
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -17,24 +17,44 @@ def require_reduction(op: str, reduction: str) -> None:
 
 def reduced(losses: Array, weights: Array | None, counted: Array | None, reduction: str) -> Array:
     """Weighted losses, their sum, or the sum divided by the sum of the weights (0 if that is 0). `counted` is False for rows that do not exist."""
+    weight = None if weights is None else weights.astype(losses.dtype)
     if counted is not None:
         losses = jnp.where(counted, losses, 0)
-    weight = None if weights is None else weights.astype(losses.dtype)
-    if weight is not None and counted is not None:
-        weight = jnp.where(counted, weight, 0)
+        weight = jnp.where(counted, jnp.ones_like(losses) if weight is None else weight, 0)
     weighted = losses if weight is None else losses * weight
     if reduction == "none":
         return weighted
     if reduction == "sum":
         return jnp.sum(weighted)
-    total = (
-        jnp.sum(weight)
-        if weight is not None
-        else jnp.asarray(losses.size, losses.dtype)
-        if counted is None
-        else jnp.sum(counted, dtype=losses.dtype)
-    )
+    total = losses.size if weight is None else jnp.sum(weight)
     return jnp.where(total == 0, 0, jnp.sum(weighted) / jnp.where(total == 0, 1, total))
+
+
+def plain_reduced(losses: Array, weights: Array | None, reduction: str) -> Array:
+    """The textbook formula of the same, which the references share; written apart, as it is what `reduced` is compared with."""
+    weighted = losses if weights is None else weights * losses
+    if reduction == "none":
+        return weighted.astype(losses.dtype)
+    total = losses.size if weights is None else weights.sum()
+    value = weighted.sum() if reduction == "sum" else jnp.where(total == 0, 0, weighted.sum() / jnp.where(total == 0, 1, total))
+    return value.astype(losses.dtype)
+
+
+def plain_cross_entropy(logits, labels, weights, label_smoothing: float, ignore_index: int | None, reduction: str) -> Array:
+    """The textbook formula of both cross-entropies, with a one-hot target."""
+    result, classes = logits.dtype, logits.shape[-1]
+    target = (1 - label_smoothing) * (labels[..., None] == jnp.arange(classes)) + label_smoothing / classes
+    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    loss = -(target * (shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True)))).sum(-1)
+    weight = jnp.ones(loss.shape, loss.dtype) if weights is None else weights
+    weight = weight if ignore_index is None else jnp.where(labels == ignore_index, 0, weight)
+    return plain_reduced(loss, weight, reduction).astype(result)
+
+
+def difference(prediction: Array, target: Array) -> Array:
+    """`prediction - target`, in at least float32."""
+    compute = dtypes(prediction, target)[1]
+    return prediction.astype(compute) - target.astype(compute)
 
 
 def require_labels(op: str, labels: Array, rows: tuple[int, ...], why: str) -> None:
@@ -52,10 +72,15 @@ def require_smoothing(op: str, smoothing: float) -> float:
     return smoothing
 
 
+def is_class(labels: Array, classes: int) -> Array:
+    """Which labels name one of the classes."""
+    return (labels >= 0) & (labels < classes)
+
+
 def pick(logits: Array, labels: Array) -> Array:
     """The logit of each row's label; NaN for labels that are none (a negative one would count from the end)."""
     classes = logits.shape[-1]
-    inside = (labels >= 0) & (labels < classes)
+    inside = is_class(labels, classes)
     picked = jnp.take_along_axis(logits, jnp.where(inside, labels, 0)[..., None], axis=-1)[..., 0]
     return jnp.where(inside, picked, jnp.nan)
 

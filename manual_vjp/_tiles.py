@@ -109,15 +109,12 @@ class Tiles:
         def whole(carry: Any, *arrays: Array) -> Any:
             return function((0, 0, self.b, self.k), carry, *arrays)
 
-        def group(index: Any, carry: Any, *arrays: Array) -> Any:
-            own = (index // across * batches, index % across * heads, batches, heads)
-            return own, function(own, carry, *(self._part(a, own) for a in arrays))
-
         def grouped(carry: Any, *arrays: Array) -> Any:
             shapes = jax.eval_shape(whole, carry, *arrays)[1:]
 
             def body(held: Any, index: Any) -> Any:
-                own, (inner, *parts) = group(index, held[0], *arrays)
+                own = (index // across * batches, index % across * heads, batches, heads)
+                inner, *parts = function(own, held[0], *(self._part(a, own) for a in arrays))
                 places = [(own[0], 0, own[1] * (a.shape[2] // self.k), 0) for a in held[1]]
                 return (
                     inner,

@@ -45,6 +45,10 @@ class Measured:
     autodiff: Mapping[str, Result] = field(default_factory=dict)
     sound: bool = True
 
+    def must_be_finite(self, run: str, leaf: int, want: np.ndarray) -> np.ndarray:
+        """Where a value that is not finite is a mistake: `want` is far below the largest number of the dtype, and JAX's autodiff attains it."""
+        return (np.abs(want) <= tolerance.HUGE[self.dtypes[leaf]] * tolerance.NEAR_HUGE) & self.attainable(run, leaf)
+
     def attainable(self, run: str, leaf: int) -> np.ndarray:
         """Where JAX's autodiff in the same dtype has a finite value: elsewhere nobody is accused of having none.
 
@@ -101,10 +105,14 @@ class Observation:
         """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
         return float(self.cts["large"][0].flat[0] / self.cts["base"][0].flat[0]) if self.cts["base"][0].size else 1.0
 
-    def scale(self, leaf: int) -> float:
+    def natural(self, leaf: int, most: float = tolerance.SATURATION) -> float:
         """The natural size of a gradient with respect to one leaf: cotangent * output / argument."""
         outputs = self.truth["base"]["reference_out"] if self.truth else self.measured[0].runs["base"]["out"]
-        return max(natural_scale(self.diff[leaf], self.cts["base"], outputs), self.hidden)
+        return natural_scale(self.diff[leaf], self.cts["base"], outputs, most)
+
+    def scale(self, leaf: int) -> float:
+        """The size of a gradient whose rounding a float64 bound allows for: the natural one, and that of what is hidden."""
+        return max(self.natural(leaf), self.hidden)
 
     @property
     def hidden(self) -> float:
@@ -117,9 +125,7 @@ class Observation:
 
     def visible(self, leaf: int) -> float:
         """The size of a gradient that counts as one: an error far below it can be told. Of extreme inputs only what the output shows."""
-        outputs = self.truth["base"]["reference_out"] if self.truth else self.measured[0].runs["base"]["out"]
-        natural = natural_scale(self.diff[leaf], self.cts["base"], outputs)
-        return natural if self.case.stress else max(natural, self.hidden)
+        return self.natural(leaf) if self.case.stress else self.scale(leaf)
 
 
 def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np.ndarray], most: float = tolerance.SATURATION) -> float:

@@ -248,8 +248,7 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
 
     failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
     smallest = {check: min(cases, key=_elements) for check, cases in failing.items() if cases}
-    alone = (check for check, case in smallest.items() if fails(case, check))
-    responsible = next(alone, None)
+    responsible = next((check for check, case in smallest.items() if fails(case, check)), None)
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
     case = smallest[responsible]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._losses import reduced, require_reduction
+from manual_vjp._losses import difference, plain_reduced, reduced, require_reduction
 from manual_vjp._rule import dtypes, require_floating, require_shape, static_number
 from verify.spec import Arg, Spec
 
@@ -71,20 +71,15 @@ def _huber(prediction: Array, target: Array, delta: float) -> Array:
 
 
 def _forward(prediction: Array, target: Array, delta: float) -> tuple[Array, tuple[Array, Array]]:
-    r = _difference(prediction, target)
+    r = difference(prediction, target)
     k = jnp.clip(r, -delta, delta)
     return k * (r - k / 2), (prediction, target)
 
 
 def _backward(delta: float, residuals: tuple[Array, Array], ct: Array) -> tuple[Array, Array]:
     prediction, target = residuals
-    prediction_ct = jnp.clip(_difference(prediction, target), -delta, delta) * ct
+    prediction_ct = jnp.clip(difference(prediction, target), -delta, delta) * ct
     return prediction_ct.astype(prediction.dtype), (-prediction_ct).astype(target.dtype)
-
-
-def _difference(prediction: Array, target: Array) -> Array:
-    compute = dtypes(prediction, target)[1]
-    return prediction.astype(compute) - target.astype(compute)
 
 
 _huber.defvjp(_forward, _backward)
@@ -94,12 +89,7 @@ def reference(prediction, target, weights=None, *, delta=1.0, reduction="mean"):
     """The textbook formula."""
     r = prediction - target
     loss = jnp.where(jnp.abs(r) <= delta, r**2 / 2, delta * (jnp.abs(r) - delta / 2))
-    result = loss.dtype
-    loss = loss if weights is None else weights * loss
-    if reduction == "none":
-        return loss.astype(result)
-    total = loss.size if weights is None else weights.sum()
-    return (loss.sum() if reduction == "sum" else jnp.where(total == 0, 0, loss.sum() / jnp.where(total == 0, 1, total))).astype(result)
+    return plain_reduced(loss, weights, reduction)
 
 
 SPEC = Spec(

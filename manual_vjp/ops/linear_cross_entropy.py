@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from manual_vjp._blocks import over_blocks, put, take
-from manual_vjp._losses import one_hot_part, reduced, require_labels, require_reduction, require_smoothing
+from manual_vjp._losses import is_class, one_hot_part, plain_cross_entropy, reduced, require_labels, require_reduction, require_smoothing
 from manual_vjp._rule import dtypes, match, require_floating, require_shape
 from verify.spec import Arg, Spec
 
@@ -118,8 +118,7 @@ def _forward(x: Array, w: Array, labels: Array, b: Array | None, smoothing: floa
     none = jnp.zeros(labels.shape, compute)
     top, total, aim = over_blocks(step, (none - jnp.inf, none, none), classes, block, _arrays(x, w, labels, b))
     lse = top + jnp.log(total)
-    inside = (labels >= 0) & (labels < classes)
-    return jnp.where(inside, lse - aim, jnp.nan), (x, w, labels, b, lse)
+    return jnp.where(is_class(labels, classes), lse - aim, jnp.nan), (x, w, labels, b, lse)
 
 
 def _backward(smoothing: float, block: int, residuals: Residuals, ct: Array) -> tuple[Array, Array, None, Array | None]:
@@ -156,19 +155,7 @@ def reference(x, w, labels, b=None, weights=None, *, label_smoothing=0.0, ignore
     """The textbook formula: all logits, and a one-hot target."""
     del block_size
     logits = x @ w if b is None else x @ w + b
-    result, classes = logits.dtype, logits.shape[-1]
-    target = (1 - label_smoothing) * (labels[..., None] == jnp.arange(classes)) + label_smoothing / classes
-    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    loss = -(target * (shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True)))).sum(-1)
-    weight = jnp.ones(loss.shape, loss.dtype) if weights is None else weights
-    weight = weight if ignore_index is None else jnp.where(labels == ignore_index, 0, weight)
-    total = weight.sum()
-    weighted = weight * loss
-    if reduction == "none":
-        return weighted.astype(result)
-    return (weighted.sum() if reduction == "sum" else jnp.where(total == 0, 0, weighted.sum() / jnp.where(total == 0, 1, total))).astype(
-        result
-    )
+    return plain_cross_entropy(logits, labels, weights, label_smoothing, ignore_index, reduction)
 
 
 def _some_labels(rng, sizes, dtype):

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from manual_vjp._exponentials import nonzero, scaled_exponentials, top_and_total
 from manual_vjp._rule import dtypes, require_axes, require_floating, require_mask
-from manual_vjp.ops.logsumexp import scaled_exponentials, top_and_total
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array | None, Array, Array]  # x, where, top, total
@@ -59,7 +59,7 @@ def _log_softmax(x: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
 def _forward(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Residuals]:
     result, compute = dtypes(x)
     top, total = top_and_total(x, where, axes)
-    y = x.astype(compute) - top - jnp.log(jnp.where(total == 0, 1, total))
+    y = x.astype(compute) - top - jnp.log(nonzero(total))
     y = y if where is None else jnp.where(where, y, -jnp.inf)
     return y.astype(result), (x, where, top, total)
 

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from manual_vjp._rule import dtypes, require_axes, require_floating, require_mask
+from manual_vjp._exponentials import scaled_exponentials, top_and_total
+from manual_vjp._rule import require_axes, require_floating, require_mask
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array | None, Array, Array]  # x, where, top, total
@@ -56,24 +57,6 @@ def logsumexp(
 @ft.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _logsumexp(x: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
     return _forward(x, where, axes)[0]
-
-
-def top_and_total(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """The largest of what is allowed, and the sum of `exp(x - top)`, in at least float32, with the axes kept; 0 and 0 where nothing is allowed."""
-    wide = _allowed(x, where)
-    top = jax.lax.stop_gradient(jnp.max(wide, axis=axes, keepdims=True, initial=-jnp.inf))
-    top = jnp.where(top == -jnp.inf, 0, top)
-    return top, jnp.sum(jnp.exp(wide - top), axis=axes, keepdims=True)
-
-
-def scaled_exponentials(x: Array, where: Array | None, top: Array, total: Array, scale: Array) -> Array:
-    """`scale * exp(x - top) / total`, 0 where not allowed: the softmax in the backward. The exponentials are the forward's, so one program computes them once."""
-    return jnp.exp(_allowed(x, where) - top) * (scale / jnp.where(total == 0, 1, total))
-
-
-def _allowed(x: Array, where: Array | None) -> Array:
-    wide = x.astype(dtypes(x)[1])
-    return wide if where is None else jnp.where(where, wide, -jnp.inf)
 
 
 def _forward(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Residuals]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from manual_vjp._exponentials import nonzero, shifted
 from manual_vjp._rule import dtypes, require_axes, require_floating, require_mask
 from verify.spec import Arg, Spec
 
@@ -57,12 +58,8 @@ def _softmax(x: Array, where: Array | None, axes: tuple[int, ...]) -> Array:
 
 
 def _forward(x: Array, where: Array | None, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    result, compute = dtypes(x)
-    wide = x.astype(compute) if where is None else jnp.where(where, x.astype(compute), -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(wide, axis=axes, keepdims=True, initial=-jnp.inf))
-    weights = jnp.exp(wide - jnp.where(top == -jnp.inf, 0, top))  # nothing allowed: -inf - -inf would be NaN
-    total = jnp.sum(weights, axis=axes, keepdims=True)
-    y = (weights / jnp.where(total == 0, 1, total)).astype(result)
+    exponentials, _, total = shifted(x, where, axes)
+    y = (exponentials / nonzero(total)).astype(x.dtype)
     return y, y
 
 

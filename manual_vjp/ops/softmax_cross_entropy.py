@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from manual_vjp._losses import pick, reduced, require_labels, require_reduction, require_smoothing
+from manual_vjp._exponentials import scaled_exponentials, top_and_total
+from manual_vjp._losses import pick, plain_cross_entropy, reduced, require_labels, require_reduction, require_smoothing
 from manual_vjp._rule import require_floating, require_shape
-from manual_vjp.ops.logsumexp import scaled_exponentials, top_and_total
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array, Array, Array]  # logits, labels, top, total
@@ -110,19 +110,7 @@ _cross_entropy.defvjp(_forward, _backward)
 
 def reference(logits, labels, weights=None, *, label_smoothing=0.0, ignore_index=None, reduction="mean"):
     """The textbook formula, with a one-hot target."""
-    result, classes = logits.dtype, logits.shape[-1]
-    target = (1 - label_smoothing) * (labels[..., None] == jnp.arange(classes)) + label_smoothing / classes
-    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    loss = -(target * (shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True)))).sum(-1)
-    weight = jnp.ones(loss.shape, loss.dtype) if weights is None else weights
-    weight = weight if ignore_index is None else jnp.where(labels == ignore_index, 0, weight)
-    total = weight.sum()
-    weighted = weight * loss
-    if reduction == "none":
-        return weighted.astype(result)
-    return (weighted.sum() if reduction == "sum" else jnp.where(total == 0, 0, weighted.sum() / jnp.where(total == 0, 1, total))).astype(
-        result
-    )
+    return plain_cross_entropy(logits, labels, weights, label_smoothing, ignore_index, reduction)
 
 
 def _some_labels(rng, sizes, dtype):

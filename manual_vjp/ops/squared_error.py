@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._losses import reduced, require_reduction
+from manual_vjp._losses import difference, plain_reduced, reduced, require_reduction
 from manual_vjp._rule import dtypes, require_floating, require_shape
 from verify.spec import Arg, Spec
 
@@ -66,18 +66,13 @@ def _squared_error(prediction: Array, target: Array) -> Array:
 
 
 def _forward(prediction: Array, target: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _difference(prediction, target) ** 2, (prediction, target)
+    return difference(prediction, target) ** 2, (prediction, target)
 
 
 def _backward(residuals: tuple[Array, Array], ct: Array) -> tuple[Array, Array]:
     prediction, target = residuals
-    prediction_ct = 2 * _difference(prediction, target) * ct
+    prediction_ct = 2 * difference(prediction, target) * ct
     return prediction_ct.astype(prediction.dtype), (-prediction_ct).astype(target.dtype)
-
-
-def _difference(prediction: Array, target: Array) -> Array:
-    compute = dtypes(prediction, target)[1]
-    return prediction.astype(compute) - target.astype(compute)
 
 
 _squared_error.defvjp(_forward, _backward)
@@ -85,13 +80,7 @@ _squared_error.defvjp(_forward, _backward)
 
 def reference(prediction, target, weights=None, *, reduction="mean"):
     """The textbook formula."""
-    loss = (prediction - target) ** 2
-    result = loss.dtype
-    loss = loss if weights is None else weights * loss
-    if reduction == "none":
-        return loss.astype(result)
-    total = loss.size if weights is None else weights.sum()
-    return (loss.sum() if reduction == "sum" else jnp.where(total == 0, 0, loss.sum() / jnp.where(total == 0, 1, total))).astype(result)
+    return plain_reduced((prediction - target) ** 2, weights, reduction)
 
 
 SPEC = Spec(

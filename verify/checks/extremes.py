@@ -14,7 +14,6 @@ from verify.observe import Measured, Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Finding, Status
-from verify.tolerance import HUGE, NEAR_HUGE
 from verify.values import wide
 
 CODE, NAME, TITLE = "V021", "extremes", "no NaN or infinity where the derivative is finite"
@@ -32,11 +31,7 @@ def judge(observation: Observation) -> list[Finding]:
         for run, factor in runs[:1] if observation.case.style == "huge" and measured.dtype != "float64" else runs:
             for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs[run]["rule"], strict=True)):
                 want, got = factor * known.value[leaf], wide(raw)
-                judged = (
-                    np.isfinite(known.error[leaf])
-                    & (np.abs(want) <= HUGE[measured.dtypes[leaf]] * NEAR_HUGE)
-                    & measured.attainable(run, leaf)
-                )
+                judged = np.isfinite(known.error[leaf]) & measured.must_be_finite(run, leaf, want)
                 compared += int(judged.sum())
                 wrong = judged & ~np.isfinite(got)
                 if wrong.any():

@@ -12,7 +12,7 @@ from verify.checks.compare import compare
 from verify.observe import MIX, Measured, Observation
 from verify.oracles.autodiff import coarsest
 from verify.records import Estimate, Finding, Status
-from verify.tolerance import HUGE, NEAR_HUGE, noise_bound
+from verify.tolerance import HUGE, noise_bound
 from verify.values import wide
 
 CODE, NAME, TITLE = "V005", "linearity", "the backward is linear in the upstream cotangent"
@@ -56,7 +56,7 @@ def _scaled(observation: Observation, measured: Measured, run: str, factor: floa
     want = tuple(factor * wide(g) for g in measured.runs["base"]["rule"])
     error = tuple(
         np.where(
-            (abs(value) > HUGE[measured.dtypes[leaf]] * NEAR_HUGE) | ~measured.attainable(run, leaf), np.inf, noise_bound(value, factor * noise, factor * observation.scale(leaf), dtype)
+            ~measured.must_be_finite(run, leaf, value), np.inf, noise_bound(value, factor * noise, factor * observation.scale(leaf), dtype)
         )
         for leaf, (value, noise) in enumerate(zip(want, measured.noise, strict=True))
     )  # fmt: skip

@@ -16,7 +16,7 @@ from verify.observe import Measured, Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Estimate, Finding, Status
-from verify.tolerance import GROSS, HUGE, NEAR_HUGE
+from verify.tolerance import GROSS
 
 CODE, NAME, TITLE = "V020", "precision", "in low precision the rule is as exact as JAX's autodiff, element by element"
 
@@ -50,10 +50,11 @@ def _want(observation: Observation, measured: Measured) -> Estimate:
     known = autodiff.gradient(observation, measured)
     if observation.case.style != "huge":
         return known
-    errors = (error + GROSS * np.abs(value) for value, error in zip(known.value, known.error, strict=True))
-    judged = [measured.attainable("base", leaf) for leaf in range(len(known.value))]
-    within = (np.abs(value) <= HUGE[dtype] * NEAR_HUGE for value, dtype in zip(known.value, measured.dtypes, strict=True))
-    return replace(known, error=tuple(np.where(a & b, error, np.inf) for error, a, b in zip(errors, judged, within, strict=True)))
+    errors = (
+        np.where(measured.must_be_finite("base", leaf, value), error + GROSS * np.abs(value), np.inf)
+        for leaf, (value, error) in enumerate(zip(known.value, known.error, strict=True))
+    )
+    return replace(known, error=tuple(errors))
 
 
 def _in_units(finding: Finding, observation: Observation, measured: Measured) -> Finding:

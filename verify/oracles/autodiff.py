@@ -30,8 +30,7 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
         observation.found["around"] = _look_around(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
     dtype = coarsest(observation, measured)
     if dtype != "float64":
-        outputs = observation.truth["base"]["reference_out"]
-        scales = [natural_scale(x, observation.cts["base"], outputs, most=1.0) * _steepness(x) for x in observation.diff]
+        scales = [observation.natural(leaf, most=1.0) * _steepness(x) for leaf, x in enumerate(observation.diff)]
     visible = [observation.visible(leaf) for leaf in range(len(observation.diff))]
     sound = all_finite(observation.truth["base"]["reference_out"])
     return _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
