@@ -6,7 +6,7 @@ Tested with JAX 0.7.2, 0.10.2 and 0.12.0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -43,10 +43,15 @@ def walk(jaxpr: Any, enter: Callable[[Any], bool] = lambda equation: True) -> It
 
 
 def bind(equation: Any, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
-    """Run one equation on new values, with new parameters, as if it stood at its own source line."""
+    """Run one equation on new values, with new parameters, as if it stood at its own source line.
+
+    A custom rule is left to its own lines: its forward and backward are traced here, and would all get that one.
+    """
     prepared = equation.primitive.get_bind_params(params)
     subfuns, params = prepared if isinstance(prepared, tuple) else ([], prepared)  # JAX 0.7.2 returns a pair
-    with source_info_util.user_context(equation.source_info.traceback), equation.ctx.manager:
+    custom = equation.primitive.name in CUSTOM_RULES
+    line = nullcontext() if custom else source_info_util.user_context(equation.source_info.traceback)
+    with line, equation.ctx.manager:
         out = equation.primitive.bind(*subfuns, *values, **params)
     return list(out) if equation.primitive.multiple_results else [out]
 
@@ -55,3 +60,11 @@ def source_line(equation: Any) -> str:
     """Where the user wrote an equation: "/path/file.py:12:4 (function)", or "" if unknown."""
     summary = source_info_util.summarize(equation.source_info)
     return "" if summary == "unknown" else summary
+
+
+def rule_source(equation: Any) -> tuple[str, str]:
+    """Name and place ("file:line") of the function that a custom rule's equation computes; "?" and "" if unknown."""
+    jaxpr = closed(equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr")))
+    told = getattr(jaxpr.jaxpr.debug_info, "func_src_info", None) or ""
+    name, _, place = told.partition(" at ")
+    return name or "?", place

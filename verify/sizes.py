@@ -20,6 +20,7 @@ from verify.spec import SpecError
 
 DEFAULT_BOUNDS = (1, 130)  # reaches past 64 and 128, where blocked kernels have their edges
 MAX_RANK = 3  # of a variadic dimension such as `*batch`
+MAX_SQUARE = 5  # up to this size, its dimensions are sometimes equal
 ELEMENT_BUDGET = 2**14  # product of all named sizes in one draw, so that the largest intermediate stays small
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 PRIMES = (2, 3, 5, 7, 11, 13)
@@ -140,8 +141,13 @@ def schedule(
         _shrink_to_budget(sizes, bounds)
         for name in variadic:
             low, high = bounds.get(name, DEFAULT_BOUNDS)
-            rank = int(rng.choice((1, 1, 2, 0, MAX_RANK)))
-            rest = [min(max(int(rng.integers(1, 4)), low), high) for _ in range(max(rank - 1, 0))]
+            rank, square = int(rng.choice((1, 1, 2, 0, MAX_RANK))), rng.integers(4) == 0
+            if len(set(base.values())) == 1 and base[name] > 1:  # all sizes equal: exchanged operands fit, and a transpose does
+                rank, square = 1 + base[name] % 2 if len(names) == 1 else 1, True
+            others = [
+                int(sizes[name]) if square and sizes[name] <= MAX_SQUARE else int(rng.integers(1, 4)) for _ in range(max(rank - 1, 0))
+            ]  # type: ignore[operator,arg-type]
+            rest = [min(max(other, low), high) for other in others]
             sizes[name] = tuple([*rest, int(sizes[name])] if rank else ())  # type: ignore[arg-type]
         key = tuple(sizes.items())
         fresh = key not in seen and admits(sizes)
