@@ -69,7 +69,9 @@ def _curve(observation: Observation) -> Curve | None:
     key, limit = ("primal", observation.limit) if own else ("reference_out", observation.reference_limit)
     values = observation.slopes[0]
     if small(observation):  # of large arrays the few values that the verdict needed
-        values = slope_along(program, observation.diff, observation.rest, observation.cts["base"], key, limit, direction, center[key], STEPS)
+        values = slope_along(
+            program, observation.diff, observation.rest, observation.cts["base"], key, limit, direction, center[key], STEPS
+        )
     rule, size = project(measured.runs["base"]["rule"], direction)
     if observation.truth is not None:
         want, oracle = project(observation.truth["base"]["reference"], direction)[0], "autodiff of the reference"
@@ -79,9 +81,7 @@ def _curve(observation: Observation) -> Curve | None:
     if not finite.any() or not np.isfinite([rule, want]).all():
         return None
     steps, ahead, behind = (tuple(numbers[finite].tolist()) for numbers in (values.steps, values.ahead, values.behind))
-    return Curve(
-        steps=steps, ahead=ahead, behind=behind, rule=rule, want=want, size=size, noise=float(values.rounding), oracle=oracle
-    )
+    return Curve(steps=steps, ahead=ahead, behind=behind, rule=rule, want=want, size=size, noise=float(values.rounding), oracle=oracle)
 
 
 def _errors(check: str, judged: Iterable[tuple[Case, Sequence[Finding]]]) -> Iterable[CaseError]:

@@ -34,7 +34,9 @@ def _plain(spec: Spec, case: Case, shown: Finding | None) -> str:
     arrays = [arg for arg in case.args if arg is not None]
     if not all(isinstance(arg, np.ndarray) and not np.iscomplexobj(arg) for arg in arrays) or len(cts) != 1 or not _literal(case.options):
         return ""
-    if sum(array.size for array in (*arrays, *cts)) > WRITTEN_OUT or not all(np.isfinite(array).all() and array.size for array in (*arrays, *cts)):
+    if sum(array.size for array in (*arrays, *cts)) > WRITTEN_OUT or not all(
+        np.isfinite(array).all() and array.size for array in (*arrays, *cts)
+    ):
         return ""
     statement, function = where
     options = "".join(f", {name}={value!r}" for name, value in case.options.items())

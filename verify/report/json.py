@@ -32,8 +32,8 @@ def record(report: Report) -> dict[str, Any]:
 def read(text: str | bytes) -> Report:
     """A report from its JSON text. Raises NotAReport for anything else: foreign or truncated text, other types, values that no report has."""
     try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise NotAReport(f"no JSON, or cut off: {error}") from None
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verify.records import Finding, Report, Status, Verdict
-from verify.report.words import NEXT, clean
+from verify.report.words import NEXT, clean, error_text, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
 
@@ -49,13 +49,15 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     for verdict in verdicts:
         table.add_row(
             Text(clean(verdict.name)), Text(str(verdict.status), style=COLOURS[verdict.status]), f"{verdict.cases:,}", f"{verdict.shapes:,}",
-            f"{verdict.comparisons:,}", _error(verdict.smallest_detectable) if verdict else "", f"{verdict.seconds:.1f} s",
+            f"{verdict.comparisons:,}", error_text(verdict.smallest_detectable) if verdict else "", f"{verdict.seconds:.1f} s",
         )  # fmt: skip
     return table
 
 
 def _headline(verdict: Verdict) -> Text:
-    caught = f", smallest error caught {_error(verdict.smallest_detectable)}" if verdict and verdict.smallest_detectable is not None else ""
+    caught = (
+        f", smallest error caught {error_text(verdict.smallest_detectable)}" if verdict and verdict.smallest_detectable is not None else ""
+    )
     counts = f" {verdict.cases:,} cases of {verdict.shapes:,} shapes, {verdict.comparisons:,} comparisons{caught}"
     return Text.assemble(clean(verdict.name), " ", (str(verdict.status), COLOURS[verdict.status]), counts)
 
@@ -115,7 +117,7 @@ def _checks(verdict: Verdict) -> Group:
         arguments = ", ".join(finding.argument for finding in findings if finding.argument)
         comparisons, cases = sum(finding.comparisons for finding in findings), max(finding.cases for finding in findings)
         table.add_row(
-            check, dtype or "", Text(str(status), style=COLOURS[status]), f"{cases:,}", f"{comparisons:,}", _error(findings[0].detectable),
+            check, dtype or "", Text(str(status), style=COLOURS[status]), f"{cases:,}", f"{comparisons:,}", error_text(findings[0].detectable),
             Text(clean(arguments), style="dim"),
         )  # fmt: skip
         if status in (Status.SKIP, Status.INCONCLUSIVE) or (status is Status.PASS and findings[0].message):
@@ -126,14 +128,8 @@ def _checks(verdict: Verdict) -> Group:
 def _total(report: Report) -> Text:
     if not report.verdicts:
         return Text("nothing ran: no operation was named or found", style="yellow")
-    counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
-    words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     comparisons = sum(verdict.comparisons for verdict in report.verdicts)
     seconds = sum(verdict.seconds for verdict in report.verdicts)
     caught = [verdict.smallest_detectable for verdict in report.verdicts if verdict.smallest_detectable is not None]
     sensitivity = f"; a relative error of {max(caught):.1e} in any single element would have been caught" if caught and report else ""
-    return Text(f"\n{words}: {comparisons:,} comparisons in {seconds:.1f} s{sensitivity}")
-
-
-def _error(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}" if value < 1 else "> 100 %"
+    return Text(f"\n{totals(report)}: {comparisons:,} comparisons in {seconds:.1f} s{sensitivity}")

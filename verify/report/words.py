@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from verify.records import Report, Status
+
 NEXT = {  # check -> what to do about a FAIL
     "structure": "make the backward return one cotangent per argument, in the argument's shape and dtype",
     "primal": "make forward rule and primal compute the same value, or mend the reference",
@@ -40,3 +42,14 @@ def clean(text: str) -> str:
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text
     )
+
+
+def totals(report: Report) -> str:
+    """How many verdicts say what, the worst first: "1 FAIL, 15 PASS"."""
+    counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing ran"
+
+
+def error_text(value: float | None) -> str:
+    """A relative error, as it is read: 1.3e-10."""
+    return "" if value is None else f"{value:.1e}" if value < 1 else "> 100 %"
