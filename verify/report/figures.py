@@ -9,19 +9,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from verify.report.svg import Level, Series, bar, heat, loglog
+from verify.report.svg import Level, Series, bar, heat, loglog, swatch
 
 MARK_OF = {"float64": "circle", "float32": "square", "bfloat16": "triangle", "float16": "diamond", "mixed": "cross"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """key: (tone, mark, words) for each kind of point or line; table: (element, got, want, error) of arrays that can be read."""
+    """key: (a swatch, what it stands for) for each kind of point or line; table: (element, got, want, error) of arrays that can be read."""
 
     title: str
     picture: Markup
     says: str
-    key: tuple[tuple[str, str, str], ...] = ()
+    key: tuple[tuple[Markup, str], ...] = ()
     table: tuple[tuple[str, str, str, str], ...] = ()
     scale: str = ""
 
@@ -93,7 +93,7 @@ def _differences(curve: Mapping[str, Any]) -> Figure:
             [Level(tone="wrong", y=off)],
         ),
         says=says,
-        key=(("right", "circle", "central difference"), ("wrong", "level", "the rule's slope")),
+        key=((swatch("right", "circle"), "central difference"), (swatch("wrong", "level"), "the rule's slope")),
     )
 
 
@@ -106,7 +106,7 @@ def _remainder(curve: Mapping[str, Any]) -> Figure:
 
     orders = ((_order(remainders(slope), noise), whose) for slope, whose in ((rule, "the rule's gradient"), (want, "the oracle's")))
     told = " and ".join(f"h^{order:.1f} with {whose}" for order, whose in orders if order is not None)
-    says = f"It shrinks like {told or 'rounding alone'}; h^3 is right, h is wrong."
+    says = f"It shrinks like {told or 'rounding alone'}; a right gradient leaves h^3, or rounding alone."
     return Figure(
         title="Taylor remainder",
         picture=loglog(
@@ -120,7 +120,7 @@ def _remainder(curve: Mapping[str, Any]) -> Figure:
             [Level(tone="faint", y=noise)],
         ),
         says=says,
-        key=(("wrong", "square", "with the rule's gradient"), ("right", "circle", "with the oracle's"), ("faint", "level", "rounding")),
+        key=((swatch("wrong", "square"), "with the rule's gradient"), (swatch("right", "circle"), "with the oracle's"), (swatch("faint", "level"), "rounding")),
     )
 
 
@@ -141,11 +141,11 @@ def _cases(cases: Sequence[Mapping[str, Any]], unit: str) -> Figure:
     fine = sorted({max(case["elements"], 1) for case in cases if case.get("error") is None})
     count = sum(map(len, wrong.values()))
     series = [Series(tone="wrong", points=points, mark=MARK_OF.get(dtype, "circle"), line=False) for dtype, points in wrong.items()]
-    key = [("wrong", s.mark, dtype) for dtype, s in zip(wrong, series, strict=True)]
+    key = [(swatch("wrong", s.mark), dtype) for dtype, s in zip(wrong, series, strict=True)]
     if fine:
         series.append(Series(tone="right", points=[(size, 1.0) for size in fine], mark="tick", line=False))
-        key.append(("right", "tick", "within the bound"))
-    key.append(("faint", "level", unit))
+        key.append((swatch("right", "tick"), "within the bound"))
+    key.append((swatch("faint", "level"), unit))
     largest = {dtype: max(y for _, y in points) for dtype, points in wrong.items()}
     worst = ", ".join(f"{value:.2g} ({dtype})" for dtype, value in largest.items())
     says = f"Wrong in {count} of {len(cases)} cases. Largest error in units of {unit}: {worst}."

@@ -11,14 +11,15 @@ from markupsafe import Markup
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 220, 50, 16, 12, 38
 HEAT_WIDTH, LARGEST_CELL, LOWEST_CELL = 340, 30, 14
 SHADES = 5  # of what is wrong; 0 is right
-MARKS = {
-    "circle": "M{x} {y}m-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
-    "square": "M{x} {y}m-3-3h6v6h-6z",
+MARKS = {  # circles and squares are points of a thick pen, see the style sheet: a chart has dozens
+    "circle": "M{x} {y}h0",
+    "square": "M{x} {y}h0",
     "triangle": "M{x} {y}m0-4l4 7h-8z",
     "diamond": "M{x} {y}m0-4.5l4.5 4.5l-4.5 4.5l-4.5-4.5z",
     "cross": "M{x} {y}m-3.5-3.5l7 7m0-7l-7 7",
     "tick": "M{x} {y}m0-4v8",
 }
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,14 @@ def loglog(description: str, x_label: str, y_label: str, series: Iterable[Series
         if s.line and len(places) > 1:
             parts.append(Markup('<path class="line {}" d="M{}"/>').format(s.tone, "L".join(f"{x} {y}" for x, y in places)))
         if places:
-            parts.append(Markup('<path class="dots {}" d="{}"/>').format(s.tone, "".join(MARKS[s.mark].format(x=x, y=y) for x, y in places)))
+            parts.append(_marks(s.tone, s.mark, places))
     return _svg(WIDTH, HEIGHT, description, parts)
+
+
+def swatch(tone: str, mark: str) -> Markup:
+    """A mark (or "level", a dashed line) beside the words that explain it."""
+    drawn = Markup('<path class="level {}" d="M0 6H16"/>').format(tone) if mark == "level" else _marks(tone, mark, [("8", "6")])
+    return Markup('<svg class="swatch" width="16" height="12" aria-hidden="true">{}</svg>').format(drawn)
 
 
 def heat(description: str, cells: Sequence[Sequence[float | None]], cell: tuple[int, int]) -> Markup:
@@ -73,7 +80,7 @@ def heat(description: str, cells: Sequence[Sequence[float | None]], cell: tuple[
     parts = [Markup('<path class="{}" d="{}"/>').format(name, "".join(squares)) for name, squares in sorted(paths.items())]
     x, y = cell[1] * width, cell[0] * height
     parts.append(Markup('<rect class="worst" x="{}" y="{}" width="{}" height="{}"/>').format(x + 1, y + 1, width - 2, height - 2))
-    parts.append(Markup('<path class="cross" d="M{} {}l6 6m0-6l-6 6"/>').format(_number(x + width / 2 - 3), _number(y + height / 2 - 3)))
+    parts.append(Markup('<path class="at" d="M{} {}l6 6m0-6l-6 6"/>').format(_number(x + width / 2 - 3), _number(y + height / 2 - 3)))
     return _svg(count * width, len(cells) * height, description, parts)
 
 
@@ -122,21 +129,22 @@ def _frame(xs: _Axis, ys: _Axis, x_label: str, y_label: str) -> Markup:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = [Markup('<path class="grid" d="{}"/>').format("".join(f"M{LEFT} {ys.at(k)}H{right}" for k in ys.ticks))]
     parts.append(Markup('<path class="axis" d="M{} {}V{}H{}"/>').format(LEFT, TOP, bottom, right))
-    parts += [Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(xs.at(k), bottom + 14, _power(k)) for k in xs.ticks]
-    parts += [
-        Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 5, _number(float(ys.at(k)) + 3.5), _power(k))
-        for k in ys.ticks
-    ]
-    parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format((LEFT + right) // 2, HEIGHT - 6, x_label))
+    parts.append(Markup('<g text-anchor="end">'))
+    parts += [Markup('<text x="{}" y="{}">{}</text>').format(LEFT - 5, _number(float(ys.at(k)) + 3.5), _power(k)) for k in ys.ticks]
+    parts.append(Markup('</g><g text-anchor="middle">'))
+    parts += [Markup('<text x="{}" y="{}">{}</text>').format(xs.at(k), bottom + 14, _power(k)) for k in xs.ticks]
+    parts.append(Markup('<text x="{}" y="{}">{}</text>').format((LEFT + right) // 2, HEIGHT - 6, x_label))
     middle = (TOP + bottom) // 2
-    parts.append(Markup('<text transform="translate(11 {}) rotate(-90)" text-anchor="middle">{}</text>').format(middle, y_label))
+    parts.append(Markup('<text transform="translate(11 {}) rotate(-90)">{}</text></g>').format(middle, y_label))
     return Markup("").join(parts)
 
 
-def _power(exponent: int) -> Markup:
-    if 0 <= exponent <= 3:
-        return Markup(str(10**exponent))
-    return Markup('10<tspan class="power" dy="-4">{}</tspan>').format(str(exponent).replace("-", "−"))
+def _marks(tone: str, mark: str, places: Iterable[tuple[str, str]]) -> Markup:
+    return Markup('<path class="{} {}" d="{}"/>').format(mark, tone, "".join(MARKS[mark].format(x=x, y=y) for x, y in places))
+
+
+def _power(exponent: int) -> str:
+    return str(10**exponent) if 0 <= exponent <= 3 else f"10{str(exponent).translate(SUPERSCRIPTS)}"
 
 
 def _svg(width: int, height: int, description: str, parts: Iterable[Markup]) -> Markup:
