@@ -14,6 +14,7 @@ import numpy as np
 from verify.addresses import parse_address
 from verify.cases import Case, Static, draw, from_arrays
 from verify.errors import VjpMismatch
+from verify.evidence import without_addresses
 from verify.records import Status, Verdict
 from verify.registry import resolve
 from verify.runner import run_cases, run_spec
@@ -79,7 +80,7 @@ def check(
     errors = [finding.message for finding in verdict.findings if finding.status is Status.ERROR]
     if errors:
         raise SpecError(f"{name}: {errors[0]}")
-    return replace(verdict, address=None, shapes=1)
+    return replace(verdict, address=None, shapes=1, evidence=without_addresses(verdict.evidence))
 
 
 def assert_vjp(

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import shlex
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify import files, outputs
 from verify.spec import SpecError
 
 if TYPE_CHECKING:
@@ -82,14 +83,13 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), help="The same seed gives the same cases on any machine (0).")
 @click.option("--check", "checks", multiple=True, metavar="NAME|CODE", help="Only these checks; may be repeated.")
 @click.option("--config", type=click.Path(), help="TOML file with specs, cases, seed, checks.")
-@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON (- for stdout).")
-@click.option("--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the report as JUnit XML.")
+@outputs.options
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Processes (by default one for each core, or none for little work).")
 @click.option("-v", "--verbose", is_flag=True, help="Show every check of every operation.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(
     names: tuple[str, ...], cases: int | None, profile: str | None, seed: int | None, checks: tuple[str, ...], config: str | None,
-    json_file: str | None, junit_file: str | None, jobs: int | None, verbose: bool, quiet: bool,
+    jobs: int | None, verbose: bool, quiet: bool, **written: str | None,
 ) -> None:  # fmt: skip
     """Verify operations on random sizes, dtypes, options and values.
 
@@ -98,10 +98,7 @@ def run(
     from verify.config import RunConfig, load
 
     settings = load(config) if config else RunConfig()
-    if json_file == junit_file == "-":
-        raise SpecError("--json - and --junit - would mix two reports on stdout; write one of them to a file")
-    for path in (json_file, junit_file):
-        _require_writable(path)
+    outputs.require_writable(written)
     from verify.registry import installed, resolve
 
     wanted = tuple(dict.fromkeys(names or settings.specs or installed()))
@@ -114,20 +111,51 @@ def run(
     selected = [check.NAME for check in select(checks or settings.checks)]
     with contextlib.redirect_stdout(sys.stderr), _progress(quiet) as advance:  # what the users' functions print is not the report
         verdicts = list(_verdicts(specs, count, seed, selected, jobs, advance))
-    _finish(verdicts, json_file, junit_file, verbose)
+    asked = {"seed": seed, "cases": count, "checks": selected}
+    command = [
+        "run",
+        *names,
+        "--cases",
+        str(count),
+        "--seed",
+        str(seed),
+        *(f"--check={check}" for check in checks or settings.checks or ()),
+    ]
+    _finish(verdicts, command, asked, written, verbose)
 
 
 @main.command()
 @click.argument("address")
-@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON (- for stdout).")
-def replay(address: str, json_file: str | None) -> None:
+@outputs.options
+def replay(address: str, **written: str | None) -> None:
     """Run one case again, bit for bit: NAME/SEED/INDEX, as a report prints it."""
-    _require_writable(json_file)
+    outputs.require_writable(written)
     from verify.api import replay as replay_case
 
     with contextlib.redirect_stdout(sys.stderr):
         verdict = replay_case(address)
-    _finish([verdict], json_file, None, verbose=True)
+    _finish([verdict], ["replay", address], {}, written, verbose=True)
+
+
+@main.command()
+@click.argument("file", type=click.Path(), metavar="FILE.json")
+@outputs.options
+@click.option("-v", "--verbose", is_flag=True, help="Show every check of every operation.")
+def report(file: str, verbose: bool, **written: str | None) -> None:
+    """Show a report again that `verify run --json` wrote, or write it in another form. FILE may be - for stdin.
+
+    Exit status: 0 if it could be shown, whatever it says; 2 if it is no report.
+    """
+    from verify.report.json import NotAReport, read
+
+    outputs.require_writable(written)
+    try:
+        stored = read(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+    except OSError as error:
+        raise SpecError(f"cannot read {file}: {error.strerror or error}") from None
+    except NotAReport as error:
+        raise SpecError(f"{file}: {error}") from None
+    outputs.deliver(stored, written, verbose)
 
 
 @main.command()
@@ -153,7 +181,8 @@ def power(
     if json_file == markdown == "-":
         raise SpecError("--json - and --markdown - would mix two reports on stdout; write one of them to a file")
     for path in (json_file, markdown):
-        _require_writable(path)
+        if path:
+            files.require_writable(path)
     from verify.environment import environment
     from verify.power.parallel import measure_named
     from verify.registry import installed, resolve
@@ -165,12 +194,12 @@ def power(
     with contextlib.redirect_stdout(sys.stderr), _progress(quiet) as advance:  # what the users' functions print is not the report
         powers = [measure_named(name, cases, seed, checks or None, limit, jobs, advance(name)) for name in wanted]
     if json_file:
-        _write(json_file, report.render_json(powers, environment()))
+        files.write(json_file, report.render_json(powers, environment()))
     if markdown:
         given = {"--cases": cases, "--seed": seed or None, "--limit": limit, "--jobs": jobs if jobs > 1 else None, "--markdown": markdown}
         flags = [*(f"--check {check}" for check in checks), *(f"{flag} {value}" for flag, value in given.items() if value is not None)]
         command = " ".join(["verify power", *names, *flags])
-        _write(markdown, report.render_markdown(powers, command, environment()))
+        files.write(markdown, report.render_markdown(powers, command, environment()))
     if "-" not in (json_file, markdown):
         click.echo("\n\n".join(report.render_power(measured, verbose) for measured in powers))
     if any(measured.survivors for measured in powers):
@@ -253,21 +282,17 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
         return Verdict(name=name, status=Status.ERROR, findings=(finding,))
 
 
-def _finish(verdicts: Sequence[Any], json_file: str | None, junit_file: str | None, verbose: bool) -> None:
+def _finish(
+    verdicts: Sequence[Any], command: Sequence[str], asked: Mapping[str, Any], written: Mapping[str, str | None], verbose: bool
+) -> None:
     from verify.environment import environment
     from verify.records import Report
-    from verify.report import json, junit, text
 
-    report = Report(verdicts=tuple(verdicts), environment=environment())
-    if json_file:
-        _write(json_file, json.render(report))
-    if junit_file:
-        _write(junit_file, junit.render(report))
-    if "-" not in (json_file, junit_file):
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        click.echo(
-            text.render_report(report, width=max(60, min(shutil.get_terminal_size((100, 24)).columns, 140)), colour=colour, verbose=verbose)
-        )
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    report = Report(
+        verdicts=tuple(verdicts), environment=environment(), run={"command": f"verify {shlex.join(command)}", "date": date, **asked}
+    )
+    outputs.deliver(report, written, verbose)
     sys.exit(exit_status(report))
 
 
@@ -281,37 +306,6 @@ def exit_status(report: Report) -> int:
     if Status.ERROR in found:
         return USAGE
     return 0 if found == {Status.PASS} else NOTHING
-
-
-def _require_writable(path: str | None) -> None:
-    """Fail before the work, not after it."""
-    if path and path != "-":
-        folder = Path(path).absolute().parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
-            raise SpecError(
-                f"cannot write {path}: {folder} is not a writable folder"
-                if not Path(path).is_dir()
-                else f"cannot write {path}: it is a folder"
-            )
-
-
-def _write(path: str, content: str) -> None:
-    """Whole or not at all."""
-    if path == "-":
-        click.echo(content, nl=False)
-        return
-    target = Path(path).absolute()
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise SpecError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The records that travel from one stage to the next. They hold results and do nothing."""
+"""The records that travel from one stage to the next. They hold results and compute nothing."""
 
 from __future__ import annotations
 
@@ -36,12 +36,31 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ErrorMap:
+    """Where one array is wrong: it is seen as a matrix (rows: all axes but the last), each cell of which holds an error in units of its bound.
+
+    Above 1 is wrong; None was not compared. In large arrays a cell is the worst of a `block` of rows and columns. worst: the index of the worst element;
+    cell: its row and column in `cells`. got, want: the values, cell by cell, of arrays so small that they can be read.
+    """
+
+    argument: str
+    dtype: str
+    shape: tuple[int, ...]
+    block: tuple[int, int]
+    cells: tuple[tuple[float | None, ...], ...]
+    worst: tuple[int, ...]
+    cell: tuple[int, int]
+    got: tuple[tuple[float, ...], ...] = ()
+    want: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """What one check saw, in numbers.
 
     cases and comparisons count what was really compared; index, got, want and bound describe the worst element.
     detectable is the smallest relative error that the check would have caught in any one element (of at least `tolerance.CONSIDERED` of its
-    array's largest), the median over cases.
+    array's largest), the median over cases. units: in low precision, the worst error in units of the error that JAX's autodiff makes there.
     """
 
     check: str
@@ -58,6 +77,53 @@ class Finding:
     detectable: float | None = None
     address: str | None = None
     dtype: str | None = None
+    units: float | None = None
+    errors: ErrorMap | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Values of the function along one direction v through all arguments, and the slope that the rule claims there.
+
+    ahead, behind: <cotangent, f(x + h v) - f(x)> and the same with -h, for each step h. rule, want: <gradient, v> by the rule and by `oracle`.
+    size: the sum of the magnitudes of the terms of `rule`; noise: the rounding of each value of ahead and behind.
+    """
+
+    steps: tuple[float, ...]
+    ahead: tuple[float, ...]
+    behind: tuple[float, ...]
+    rule: float
+    want: float
+    size: float
+    noise: float
+    oracle: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseError:
+    """How wrong the worst element is in one case, by one check: in units of its bound, or of autodiff's own error; None where the case is not FAIL."""
+
+    elements: int
+    dtype: str
+    error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What can be seen of a failure, for pictures. It decides nothing.
+
+    check: the check that fails. address, case: of the case that shows most, which errors and curve are taken from; the smallest one, which the verdict names,
+    is often a single element. cases: every case that was judged, in the order they ran, with its error in units of `unit`. reproduce: lines of Python.
+    """
+
+    check: str
+    address: str | None = None
+    case: str = ""
+    errors: tuple[ErrorMap, ...] = ()
+    curve: Curve | None = None
+    cases: tuple[CaseError, ...] = ()
+    unit: str = ""
+    reproduce: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +147,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
     def __bool__(self) -> bool:
         return self.status is Status.PASS
@@ -93,10 +160,14 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Verdicts, and what they were measured on. `bool(report)` is True when there is a verdict and all are PASS."""
+    """Verdicts, what they were measured on, and what was asked for (seed, cases, checks, date). `bool(report)` is True when there is a verdict and all are PASS.
+
+    `print(report)` is the text, `report.to_html()` a page that needs no network, `report.to_json()` what both are made from.
+    """
 
     verdicts: tuple[Verdict, ...]
     environment: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.verdicts) and all(self.verdicts)
@@ -108,6 +179,19 @@ class Report:
         from verify.report.text import render_report
 
         return render_report(self)
+
+    def to_json(self) -> str:
+        """One JSON object, as `verify run --json` writes it; `verify/report/schema.json` describes it."""
+        from verify.report.json import render
+
+        return render(self)
+
+    def to_html(self) -> str:
+        """One page, as `verify run --html` writes it."""
+        from verify.report.html import render
+        from verify.report.json import record
+
+        return render(record(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-import jax
 import numpy as np
 
 from verify import checks as all_checks
 from verify import diagnosis
 from verify.cases import SHAPE_CASES, Case, draw
 from verify.checks.structure import user_line
+from verify.evidence import elements, evidence
 from verify.observe import add_seconds, observe
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict
@@ -247,7 +247,7 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
         return check.NAME in _failing_checks(judge(spec, case, [check]))
 
     failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
-    smallest = {check: min(cases, key=_elements) for check, cases in failing.items() if cases}
+    smallest = {check: min(cases, key=elements) for check, cases in failing.items() if cases}
     responsible = next((check for check, case in smallest.items() if fails(case, check)), None)
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
@@ -258,8 +258,12 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
     outcomes = [(result.case, result.failed) for result in judged] + [(case, True)]
     shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
     sentence = diagnosis.diagnose(spec, responsible.NAME, shown, sorted(failing[responsible], key=_telling), outcomes)
+    telling = min(failing[responsible], key=lambda case: (case.stress, *_telling(case)))
+    seen = evidence(
+        spec, responsible.NAME, telling, judge(spec, telling, [responsible]).findings, case, shown, [(r.case, r.findings) for r in judged]
+    )
     return replace(
-        verdict, diagnosis=sentence, address=case.address, smallest_case=case.describe(),
+        verdict, diagnosis=sentence, address=case.address, smallest_case=case.describe(), evidence=seen,
         findings=_put_first(verdict.findings, shown) if shown else verdict.findings,
     )  # fmt: skip
 
@@ -282,8 +286,4 @@ def _failing_checks(result: Judged) -> set[str]:
 def _telling(case: Case) -> tuple[int, int, int]:
     """Cases whose sizes are all different and above 1 show patterns best; in a case of a single element everything looks like a factor."""
     sizes = [size for size in case.sizes.values() if isinstance(size, int)] or [2]
-    return (sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), _elements(case))
-
-
-def _elements(case: Case) -> int:
-    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(case.args) if isinstance(leaf, np.ndarray))
+    return (sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), elements(case))

@@ -36,7 +36,8 @@ def slopes_along(
 
 
 def slope_along(
-    program: engine.Program, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, direction: list[np.ndarray], center: list[Any]
+    program: engine.Program, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, direction: list[np.ndarray], center: list[Any],
+    steps: np.ndarray = STEP_SIZES,
 ) -> Slope:  # fmt: skip
     """The values of output `key` along one direction; `center` are those at the inputs."""
     rounding = tolerance.EPS[dtype] * float(np.sqrt(sum(np.sum((c * o) ** 2) for c, o in zip(ct, center, strict=True))))
@@ -46,8 +47,8 @@ def slope_along(
         return float(sum(np.sum(c * (o - o0)) for c, o, o0 in zip(ct, out, center, strict=True)))
 
     with np.errstate(invalid="ignore", over="ignore"):
-        ahead, behind = (np.array([rise(sign * step) for step in STEP_SIZES]) for sign in (1, -1))
-    return Slope(direction=direction, steps=STEP_SIZES, rounding=rounding, ahead=ahead, behind=behind)
+        ahead, behind = (np.array([rise(sign * step) for step in steps]) for sign in (1, -1))
+    return Slope(direction=direction, steps=steps, rounding=rounding, ahead=ahead, behind=behind)
 
 
 def direction_through(case: Case, diff: list[np.ndarray], k: int = 0) -> list[np.ndarray]:

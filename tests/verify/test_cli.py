@@ -355,7 +355,7 @@ def test_skipping_everything_is_no_success():
 def test_json_on_stdout_is_nothing_but_json(name):
     result = run(f"cli_rules:{name}", "--json", "-")
     record = json.loads(result.stdout)
-    assert set(record) == {"schema", "environment", "verdicts"} and len(record["verdicts"]) == 1
+    assert set(record) == {"schema", "environment", "run", "verdicts"} and len(record["verdicts"]) == 1
     assert record["verdicts"][0]["name"].endswith(name)
 
 

@@ -11,7 +11,8 @@ import pytest
 from verify import Finding, Report, Status, Verdict
 from verify.report import json as json_report
 from verify.report import junit
-from verify.report.text import clean, render_report, render_verdict
+from verify.report.text import render_report, render_verdict
+from verify.report.words import clean
 
 HOSTILE = [
     "<script>",

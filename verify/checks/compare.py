@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify import tolerance
+from verify.checks.error_map import error_map
 from verify.records import Estimate, Finding, Status
 from verify.values import wide
 
@@ -89,6 +90,7 @@ def _failure(
     return Finding(
         check=check, status=Status.FAIL, message=message, argument=name, index=index, got=float(got[index]), want=float(want[index]),
         bound=float(bound[index]), wrong=count, comparisons=total, dtype=dtype, address=address,
+        errors=error_map(name, dtype, got, want, np.where(usable, bound, np.nan), index),
     )  # fmt: skip
 
 

@@ -71,4 +71,4 @@ def _in_units(finding: Finding, observation: Observation, measured: Measured) ->
     if not noise or not np.isfinite(finding.got):
         return finding
     ratio = abs(finding.got - finding.want) / noise
-    return replace(finding, message=f"{finding.message}; {ratio:.3g} times the error that JAX's autodiff makes here")
+    return replace(finding, message=f"{finding.message}; {ratio:.3g} times the error that JAX's autodiff makes here", units=ratio)

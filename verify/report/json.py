@@ -1,20 +1,48 @@
-"""The report as one JSON object, for machines."""
+"""The report as one JSON object, for machines, and back."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields, is_dataclass
 from typing import Any
+
+import msgspec
 
 from verify.records import Finding, Report, Verdict
 
-SCHEMA = "verify-report/1"
+SCHEMA = "verify-report/1"  # what each field means: schema.json beside this file
+
+
+class NotAReport(ValueError):
+    """The text is no report of verify; the message says why in one line."""
 
 
 def render(report: Report) -> str:
-    """`{"schema", "environment", "verdicts": [...]}`; numbers that JSON does not know (NaN, infinity) are text."""
+    """The object of `record` as text. Numbers that JSON does not know (NaN, infinity) are text."""
+    return json.dumps(record(report), indent=2, allow_nan=False) + "\n"
+
+
+def record(report: Report) -> dict[str, Any]:
+    """`{"schema", "environment", "run", "verdicts": [...]}`, of what JSON knows alone."""
     verdicts = [verdict_record(verdict) for verdict in report.verdicts]
-    return json.dumps({"schema": SCHEMA, "environment": dict(report.environment), "verdicts": verdicts}, indent=2, allow_nan=False) + "\n"
+    return {"schema": SCHEMA, "environment": dict(report.environment), "run": dict(report.run), "verdicts": verdicts}
+
+
+def read(text: str | bytes) -> Report:
+    """A report from its JSON text. Raises NotAReport for anything else: foreign or truncated text, other types, values that no report has."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotAReport(f"no JSON, or cut off: {error}") from None
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if schema != SCHEMA:
+        found = f'its schema is "{schema}"' if isinstance(schema, str) else 'it has no "schema"'
+        raise NotAReport(f'not a report of verify ("{SCHEMA}"): {found}')
+    try:
+        return msgspec.convert(value, Report, strict=False)
+    except msgspec.ValidationError as error:
+        raise NotAReport(f"not a whole report of verify: {error}") from None
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:
@@ -27,10 +55,12 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "comparisons": verdict.comparisons,
         "cases": verdict.cases,
         "shapes": verdict.shapes,
-        "smallest_detectable": _number(verdict.smallest_detectable),
+        "smallest_detectable": _plain(verdict.smallest_detectable),
         "seconds": round(verdict.seconds, 3),
+        "timings": {phase: round(seconds, 3) for phase, seconds in verdict.timings.items()},
         "notes": list(verdict.notes),
         "findings": [_finding(finding) for finding in verdict.findings],
+        "evidence": _plain(verdict.evidence),
     }
 
 
@@ -39,19 +69,25 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "check": finding.check,
         "status": str(finding.status),
         "argument": finding.argument,
-        "index": list(finding.index) if finding.index is not None else None,
-        "got": _number(finding.got),
-        "want": _number(finding.want),
-        "bound": _number(finding.bound),
+        "index": _plain(finding.index),
+        "got": _plain(finding.got),
+        "want": _plain(finding.want),
+        "bound": _plain(finding.bound),
+        "units": _plain(finding.units),
         "message": finding.message,
         "wrong": finding.wrong,
         "comparisons": finding.comparisons,
         "cases": finding.cases,
-        "detectable": _number(finding.detectable),
+        "detectable": _plain(finding.detectable),
         "dtype": finding.dtype,
         "address": finding.address,
     }
 
 
-def _number(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)
+def _plain(value: Any) -> Any:
+    """Records as objects, tuples as arrays, numbers that JSON does not know as text."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from verify.records import Finding, Report, Status
-from verify.report.text import clean
+from verify.report.words import clean
 
 
 def render(report: Report) -> str:

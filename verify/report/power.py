@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verify.records import Mutant, Power
+from verify.report.words import clean
 
 SCHEMA = "verify-power/1"
 
@@ -27,7 +27,7 @@ def render_power(power: Power, verbose: bool = False) -> str:
     if verbose and power.killed:
         lines += ["", "caught"]
         lines += [f"  {mutant.check or '':<17} {_line(mutant)}; verify replay {mutant.address}" for mutant in power.killed]
-    return _clean("\n".join(lines))
+    return clean("\n".join(lines))
 
 
 def render_json(powers: Sequence[Power], environment: Mapping[str, Any]) -> str:
@@ -79,7 +79,7 @@ def render_markdown(powers: Sequence[Power], command: str, environment: Mapping[
             for mutant in pick(power)
         ]
         lines += found or ["None."]
-    return _clean("\n".join(lines)) + "\n"
+    return clean("\n".join(lines)) + "\n"
 
 
 def _headline(power: Power) -> str:
@@ -115,9 +115,3 @@ def _rate(power: Power) -> str:
 
 def _size(size: float | None) -> str:
     return "none" if size is None else f"{size:.1e}"
-
-
-def _clean(text: str) -> str:
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text
-    )

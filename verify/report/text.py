@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shlex
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -13,37 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from verify.records import Finding, Report, Status, Verdict
+from verify.report.words import NEXT, clean, error_text, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
-NEXT = {
-    "structure": "make the backward return one cotangent per argument, in the argument's shape and dtype",
-    "primal": "make forward rule and primal compute the same value, or mend the reference",
-    "gradient": "compare the formula of this cotangent with its derivation",
-    "finite-difference": "compare the formula with its derivation",
-    "adjoint": "compare the formula with its derivation",
-    "taylor": "compare the formula with its derivation",
-    "complex-step": "compare the formula with its derivation",
-    "tangent": "compare the formula of the tangent with its derivation; it must be linear in the tangents and use each of them",
-    "linearity": "remove what is not linear in the upstream cotangent from the backward (clip, sign, square, a constant)",
-    "precision": "accumulate in float32, save residuals in the argument's dtype or wider, round once at the end",
-    "extremes": "shift before exp, guard the division and the square root (with a where on their input, not on their output), scale before squaring",
-    "kinks": "choose a value between the one-sided derivatives, and share a tied gradient so that the shares sum to one",
-    "arguments": "make each cotangent independent of which others are wanted; instantiate SymbolicZero, and do not read `perturbed` for another argument",
-    "sharing": "do not compare arguments by identity, and do not write into them",
-    "reuse": "return what the backward needs as residuals; keep nothing outside",
-    "zero-cotangent": "multiply every term of the backward by the upstream cotangent, and keep 0/0 out of it",
-    "repeatability": "keep no state between calls; pass PRNG keys as arguments",
-    "second-order": "make the backward a differentiable function of residuals and cotangent, with no stop_gradient and no stale value",
-    "jit": "do not read values in Python inside the rule",
-    "scan": "return each cotangent in its argument's dtype, and keep no state in Python",
-    "remat": "make the forward rule give the same residuals each time it runs",
-    "residuals": "save less, and recompute it in the backward",
-    "vmap": "count axes from the end, and reduce over the axes that the primal broadcasts, not over all but the last",
-    "sharding": "sum over the mesh axes along which the cotangent varies and its argument does not; no other psum, no mean",
-    "portability": "write the backward with operations that every platform of the primal has",
-    "purity": "keep nothing and change nothing outside of the rule: residuals are returned, inputs are copied, settings are the caller's",
-    "nondifferentiable": "return None for arguments without a derivative, and let them be batched like any other",
-}
 
 
 def render_report(report: Report, width: int = 100, colour: bool = False, verbose: bool = False) -> str:
@@ -58,13 +29,6 @@ def render_report(report: Report, width: int = 100, colour: bool = False, verbos
 def render_verdict(verdict: Verdict, width: int = 100, colour: bool = False) -> str:
     """One verdict as text, with a line for each check."""
     return _print([_headline(verdict), *_blocks(verdict, verbose=True)], width, colour)
-
-
-def clean(text: str) -> str:
-    """Without control and direction characters, which could repaint a terminal or break XML."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def _print(parts: Iterable[RenderableType], width: int, colour: bool) -> str:
@@ -85,13 +49,15 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     for verdict in verdicts:
         table.add_row(
             Text(clean(verdict.name)), Text(str(verdict.status), style=COLOURS[verdict.status]), f"{verdict.cases:,}", f"{verdict.shapes:,}",
-            f"{verdict.comparisons:,}", _error(verdict.smallest_detectable) if verdict else "", f"{verdict.seconds:.1f} s",
+            f"{verdict.comparisons:,}", error_text(verdict.smallest_detectable) if verdict else "", f"{verdict.seconds:.1f} s",
         )  # fmt: skip
     return table
 
 
 def _headline(verdict: Verdict) -> Text:
-    caught = f", smallest error caught {_error(verdict.smallest_detectable)}" if verdict and verdict.smallest_detectable is not None else ""
+    caught = (
+        f", smallest error caught {error_text(verdict.smallest_detectable)}" if verdict and verdict.smallest_detectable is not None else ""
+    )
     counts = f" {verdict.cases:,} cases of {verdict.shapes:,} shapes, {verdict.comparisons:,} comparisons{caught}"
     return Text.assemble(clean(verdict.name), " ", (str(verdict.status), COLOURS[verdict.status]), counts)
 
@@ -151,7 +117,7 @@ def _checks(verdict: Verdict) -> Group:
         arguments = ", ".join(finding.argument for finding in findings if finding.argument)
         comparisons, cases = sum(finding.comparisons for finding in findings), max(finding.cases for finding in findings)
         table.add_row(
-            check, dtype or "", Text(str(status), style=COLOURS[status]), f"{cases:,}", f"{comparisons:,}", _error(findings[0].detectable),
+            check, dtype or "", Text(str(status), style=COLOURS[status]), f"{cases:,}", f"{comparisons:,}", error_text(findings[0].detectable),
             Text(clean(arguments), style="dim"),
         )  # fmt: skip
         if status in (Status.SKIP, Status.INCONCLUSIVE) or (status is Status.PASS and findings[0].message):
@@ -162,14 +128,8 @@ def _checks(verdict: Verdict) -> Group:
 def _total(report: Report) -> Text:
     if not report.verdicts:
         return Text("nothing ran: no operation was named or found", style="yellow")
-    counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
-    words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     comparisons = sum(verdict.comparisons for verdict in report.verdicts)
     seconds = sum(verdict.seconds for verdict in report.verdicts)
     caught = [verdict.smallest_detectable for verdict in report.verdicts if verdict.smallest_detectable is not None]
     sensitivity = f"; a relative error of {max(caught):.1e} in any single element would have been caught" if caught and report else ""
-    return Text(f"\n{words}: {comparisons:,} comparisons in {seconds:.1f} s{sensitivity}")
-
-
-def _error(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}" if value < 1 else "> 100 %"
+    return Text(f"\n{totals(report)}: {comparisons:,} comparisons in {seconds:.1f} s{sensitivity}")

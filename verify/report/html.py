@@ -1,0 +1,128 @@
+"""The report as one page that needs nothing else: no network, no script to be read. Made from the JSON record alone, with pictures of each failure.
+
+The pictures are our own SVG: a chart is some hundred bytes of paths in the page's colours, light and dark, where a plotting library's is a hundred kilobytes. A content
+security policy lets nothing run or load but the style sheet and the script in the page, named by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from verify.records import Status
+from verify.report import figures
+from verify.report.words import NEXT, clean, error_text
+
+GLYPHS = {"FAIL": "✕", "ERROR": "▲", "INCONCLUSIVE": "?", "PASS": "✓", "SKIP": "–"}  # a shape for each, as colour alone says nothing to some
+FIRST = 4  # findings of a failure that are spelled out; the table below has all
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The page for a report as `verify.report.json.record` makes it. The same record gives the same page, byte for byte."""
+    verdicts = sorted(enumerate(record["verdicts"]), key=lambda item: -Status(item[1]["status"]).badness)
+    found = {finding["check"] for _, verdict in verdicts for finding in verdict["findings"]}
+    columns = [check for check in NEXT if check in found] + sorted(found - set(NEXT))
+    counts = [(str(s), sum(v["status"] == s for _, v in verdicts)) for s in reversed(Status)]
+    style, script = (Markup((files("verify.report") / name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    return _template().render(
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
+        environment=record.get("environment", {}),
+        run=record.get("run", {}),
+        counts=[(status, count) for status, count in counts if count],
+        columns=columns,
+        verdicts=[_verdict(position, verdict, columns) for position, verdict in verdicts],
+        comparisons=sum(verdict.get("comparisons", 0) for _, verdict in verdicts),
+        seconds=sum(verdict.get("seconds", 0.0) for _, verdict in verdicts),
+        glyphs=GLYPHS,
+    )
+
+
+def _verdict(position: int, verdict: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """What the template shows of one operation."""
+    findings, status, evidence = verdict["findings"], verdict["status"], verdict.get("evidence") or {}
+    worst = {
+        check: max((Status(f["status"]) for f in findings if f["check"] == check), key=lambda s: s.badness, default=None) for check in columns
+    }
+    bad = [finding for finding in findings if finding["status"] == status] if status != "PASS" else []
+    first = [f for f in bad if (f["check"], f.get("dtype")) == (bad[0]["check"], bad[0].get("dtype"))][:FIRST]
+    return {
+        **verdict,
+        "id": f"op-{position}",
+        "cells": [worst[check] for check in columns],
+        "bad": first,
+        "more": len({f["check"] for f in bad} - {f["check"] for f in first}),
+        "next": NEXT.get(first[0]["check"], "") if first and status == "FAIL" else "",
+        "figures": figures.of(evidence),
+        "evidence": evidence,
+        "residuals": next((f["message"] for f in findings if f["check"] == "residuals" and f["status"] == "PASS"), ""),
+        "rows": _rows(findings),
+        "phases": figures.phases(verdict.get("timings") or {}),
+    }
+
+
+def _rows(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One for each check and status: what differs by dtype and argument is said in words."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        groups.setdefault((finding["check"], finding["status"]), []).append(finding)
+    return [
+        {
+            "check": check,
+            "status": status,
+            "comparisons": sum(f.get("comparisons", 0) for f in group),
+            "dtypes": "; ".join(dict.fromkeys(_in_dtype(f) for f in group)),
+            "says": ". ".join(dict.fromkeys(f["message"] for f in group if f.get("message"))),
+        }
+        for (check, status), group in groups.items()
+    ]
+
+
+def _in_dtype(finding: Mapping[str, Any]) -> str:
+    """ "float64 28: 1.3e-10", of what is known."""
+    caught = error_text(_float(finding.get("detectable")))
+    return f"{finding.get('dtype') or ''} {finding.get('cases', 0)}".strip() + (f": {caught}" if caught else "")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
+        loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
+    )  # fmt: skip
+    environment.filters |= {"number": _number, "caught": lambda value: error_text(_float(value)), "subscript": _subscript, "quoted": lambda text: shlex.quote(clean(text))}
+    return environment.get_template("page.html")
+
+
+def _shown(value: Any) -> Any:
+    """Nothing for None; text of others without control and direction characters. Jinja escapes it afterwards."""
+    if value is None:
+        return ""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _number(value: float | str | None) -> str:
+    """Ten digits, as in the messages."""
+    return "" if value is None else f"{float(value):.10g}"
+
+
+def _float(value: float | str | None) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)
+
+
+def _subscript(index: Sequence[int] | None) -> str:
+    return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
