@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from verify.api import check as check
     from verify.api import replay as replay
     from verify.api import run as run
+    from verify.auditing.audit import audit as audit
     from verify.power.measure import measure_power as measure_power
     from verify.pytest_plugin import parametrize as parametrize
     from verify.records import Finding as Finding
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "assert_vjp": "verify.api",
+    "audit": "verify.auditing.audit",
     "check": "verify.api",
     "replay": "verify.api",
     "run": "verify.api",

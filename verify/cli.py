@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from verify import files, outputs
+from verify.auditing.command import audit
 from verify.spec import SpecError
+from verify.terminal import INTERNAL, INTERRUPTED, NOTHING, USAGE, clean, finish, progress_bar
 
 if TYPE_CHECKING:
-    from verify.records import Report
+    pass
 
-USAGE, NOTHING, INTERNAL, INTERRUPTED = 2, 3, 4, 130
 WORTH_PROCESSES = 60  # cases: below, starting processes (2 s each) costs more than it saves
 
 
@@ -34,7 +33,7 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except SpecError as error:
-            click.echo(f"verify: {_clean(str(error))}", err=True)
+            click.echo(f"verify: {clean(str(error))}", err=True)
             ctx.exit(USAGE)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; do not complain at exit
@@ -53,13 +52,9 @@ class Cli(click.Group):
 
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise click.UsageError(
-                f'there is no command "{_clean(args[0])}".{nearest(args[0], self.commands)} Commands: {", ".join(self.commands)}'
+                f'there is no command "{clean(args[0])}".{nearest(args[0], self.commands)} Commands: {", ".join(self.commands)}'
             )
         return super().resolve_command(ctx, args)
-
-
-def _clean(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
@@ -71,6 +66,7 @@ def main() -> None:
     verify run                          every installed operation
     verify run layer_norm --cases 500   one of them, longer
     verify run my_pkg.rules:my_fn       any importable function with jaxtyping annotations, or a Spec
+    verify audit train.py               every custom rule that a script or a program calls
     verify replay layer_norm/0/7        one case again, bit for bit
     verify explain linear               the derivation, with a worked example
     """
@@ -109,7 +105,7 @@ def run(
     seed = seed if seed is not None else settings.seed or 0
     count = case_count(cases if cases is not None or profile else settings.cases, seed, profile or settings.profile)
     selected = [check.NAME for check in select(checks or settings.checks)]
-    with contextlib.redirect_stdout(sys.stderr), _progress(quiet) as advance:  # what the users' functions print is not the report
+    with contextlib.redirect_stdout(sys.stderr), progress_bar(quiet) as advance:  # what the users' functions print is not the report
         verdicts = list(_verdicts(specs, count, seed, selected, jobs, advance))
     asked = {"seed": seed, "cases": count, "checks": selected}
     command = [
@@ -121,7 +117,7 @@ def run(
         str(seed),
         *(f"--check={check}" for check in checks or settings.checks or ()),
     ]
-    _finish(verdicts, command, asked, written, verbose)
+    finish(verdicts, command, asked, written, verbose)
 
 
 @main.command()
@@ -134,7 +130,7 @@ def replay(address: str, **written: str | None) -> None:
 
     with contextlib.redirect_stdout(sys.stderr):
         verdict = replay_case(address)
-    _finish([verdict], ["replay", address], {}, written, verbose=True)
+    finish([verdict], ["replay", address], {}, written, verbose=True)
 
 
 @main.command()
@@ -191,7 +187,7 @@ def power(
     wanted = tuple(dict.fromkeys(names or installed()))
     for name in wanted:
         resolve(name)
-    with contextlib.redirect_stdout(sys.stderr), _progress(quiet) as advance:  # what the users' functions print is not the report
+    with contextlib.redirect_stdout(sys.stderr), progress_bar(quiet) as advance:  # what the users' functions print is not the report
         powers = [measure_named(name, cases, seed, checks or None, limit, jobs, advance(name)) for name in wanted]
     if json_file:
         files.write(json_file, report.render_json(powers, environment()))
@@ -246,7 +242,7 @@ def doctor() -> None:
     well = True
     for what, fine, detail in examine():
         well &= fine
-        click.echo(f"{'ok ' if fine else 'BAD'}  {what:<20} {_clean(detail)}")
+        click.echo(f"{'ok ' if fine else 'BAD'}  {what:<20} {clean(detail)}")
     sys.exit(0 if well else 1)
 
 
@@ -277,54 +273,12 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except SpecError as error:
-        click.echo(f"verify: {_clean(str(error))}", err=True)
+        click.echo(f"verify: {clean(str(error))}", err=True)
         finding = Finding(check="structure", status=Status.ERROR, message=str(error))
         return Verdict(name=name, status=Status.ERROR, findings=(finding,))
 
 
-def _finish(
-    verdicts: Sequence[Any], command: Sequence[str], asked: Mapping[str, Any], written: Mapping[str, str | None], verbose: bool
-) -> None:
-    from verify.environment import environment
-    from verify.records import Report
-
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    report = Report(
-        verdicts=tuple(verdicts), environment=environment(), run={"command": f"verify {shlex.join(command)}", "date": date, **asked}
-    )
-    outputs.deliver(report, written, verbose)
-    sys.exit(exit_status(report))
-
-
-def exit_status(report: Report) -> int:
-    """The process's exit status for a report: see the module's docstring."""
-    from verify.records import Status
-
-    found = {verdict.status for verdict in report.verdicts}
-    if Status.FAIL in found:
-        return 1
-    if Status.ERROR in found:
-        return USAGE
-    return 0 if found == {Status.PASS} else NOTHING
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str], Callable[[int, int], None] | None]]:
-    """`advance(name)` gives the callback for one operation. A bar on a terminal, nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda name: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-
-        def advance(name: str) -> Callable[[int, int], None]:
-            task = bar.add_task(_clean(name), total=None)
-            return lambda done, total: bar.update(task, completed=done, total=total)
-
-        yield advance
+main.add_command(audit)
 
 
 if __name__ == "__main__":

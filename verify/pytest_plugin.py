@@ -1,4 +1,4 @@
-"""pytest fixtures `assert_vjp` and `verify_run`, and `@verify.parametrize(specs)`. Loading this plugin does not import JAX."""
+"""pytest fixtures `assert_vjp` and `verify_run`, `@verify.parametrize(specs)`, and `--verify-audit`. Loading this plugin does not import JAX."""
 
 from __future__ import annotations
 
@@ -8,6 +8,31 @@ from typing import Any
 import pytest
 
 from verify.spec import Spec
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("verify")
+    group.addoption(
+        "--verify-audit",
+        action="store_true",
+        help="verify every jax.custom_vjp and custom_jvp rule that the tests call, after the last test",
+    )
+    group.addoption("--verify-budget", type=float, default=600.0, metavar="SECONDS", help="begin no further rule after this time (600)")
+    group.addoption("--verify-baseline", metavar="FILE", help="differences that are meant, as verify audit --write-baseline lists them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("verify_audit"):
+        return
+    from verify.auditing.suite import Suite
+    from verify.errors import SpecError
+
+    try:
+        suite = Suite(config)
+    except SpecError as error:
+        raise pytest.UsageError(str(error)) from None
+    suite.start()
+    config.pluginmanager.register(suite, "verify-audit")
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ class Verdict:
     """What verify says of one operation. `bool(verdict)` is True for PASS only.
 
     smallest_detectable is the smallest relative error in any one element that the most exact gradient comparison would have caught, in half of the
-    cases or more.
+    cases or more. location, calls: of a rule that was found in a program, "file:line" and how often it is called.
     """
 
     name: str
@@ -148,6 +148,8 @@ class Verdict:
     seconds: float = 0.0
     timings: Mapping[str, float] = field(default_factory=dict)
     evidence: Evidence | None = None
+    location: str = ""
+    calls: int = 0
 
     def __bool__(self) -> bool:
         return self.status is Status.PASS

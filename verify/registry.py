@@ -38,6 +38,18 @@ def resolve(name: str) -> Spec:
 
 
 def _from_module(target: str) -> Spec:
+    value = load_attribute(target)
+    if isinstance(value, Spec):
+        return value
+    if not callable(value):
+        raise SpecError(f"{target} is of type {type(value).__name__}, not a Spec or a function")
+    if isinstance(value, type):
+        raise SpecError(f"{target} is a class; name a function, or a Spec of a function that builds and calls it")
+    return Spec(name=target, fn=value)
+
+
+def load_attribute(target: str) -> Any:
+    """What `pkg.mod:attribute` names, its module imported. Raises SpecError."""
     module_name, _, attribute = target.partition(":")
     value: Any = _import(module_name, target)
     for part in attribute.split("."):
@@ -46,13 +58,7 @@ def _from_module(target: str) -> Spec:
                 f"{target}: module {module_name} has no {attribute!r}.{nearest(part, [n for n in dir(value) if not n.startswith('_')])}"
             )
         value = getattr(value, part)
-    if isinstance(value, Spec):
-        return value
-    if not callable(value):
-        raise SpecError(f"{target} is of type {type(value).__name__}, not a Spec or a function")
-    if isinstance(value, type):
-        raise SpecError(f"{target} is a class; name a function, or a Spec of a function that builds and calls it")
-    return Spec(name=target, fn=value)
+    return value
 
 
 def _import(module_name: str, target: str) -> Any:

@@ -141,14 +141,13 @@ def schedule(
         _shrink_to_budget(sizes, bounds)
         for name in variadic:
             low, high = bounds.get(name, DEFAULT_BOUNDS)
+            last: int = sizes[name]  # type: ignore[assignment]
             rank, square = int(rng.choice((1, 1, 2, 0, MAX_RANK))), rng.integers(4) == 0
             if len(set(base.values())) == 1 and base[name] > 1:  # all sizes equal: exchanged operands fit, and a transpose does
                 rank, square = 1 + base[name] % 2 if len(names) == 1 else 1, True
-            others = [
-                int(sizes[name]) if square and sizes[name] <= MAX_SQUARE else int(rng.integers(1, 4)) for _ in range(max(rank - 1, 0))
-            ]  # type: ignore[operator,arg-type]
+            others = [last if square and last <= MAX_SQUARE else int(rng.integers(1, 4)) for _ in range(max(rank - 1, 0))]
             rest = [min(max(other, low), high) for other in others]
-            sizes[name] = tuple([*rest, int(sizes[name])] if rank else ())  # type: ignore[arg-type]
+            sizes[name] = tuple([*rest, last] if rank else ())
         key = tuple(sizes.items())
         fresh = key not in seen and admits(sizes)
         stale = 0 if fresh else stale + 1

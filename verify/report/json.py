@@ -61,6 +61,8 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "notes": list(verdict.notes),
         "findings": [_finding(finding) for finding in verdict.findings],
         "evidence": _plain(verdict.evidence),
+        "location": verdict.location,
+        "calls": verdict.calls,
     }
 
 

@@ -36,7 +36,7 @@ def _print(parts: Iterable[RenderableType], width: int, colour: bool) -> str:
     console = Console(
         file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, highlight=False, emoji=False
     )
-    console.print(Group(*parts))
+    console.print(Group(*parts), crop=False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
@@ -66,7 +66,7 @@ def _blocks(verdict: Verdict, verbose: bool) -> list[RenderableType]:
     blocks: list[RenderableType] = []
     if verdict.status is not Status.PASS:
         blocks += [Text(), *_failure(verdict)]
-    if verbose or verdict.status is not Status.PASS:
+    if verbose or verdict.status not in (Status.PASS, Status.SKIP):
         blocks += [Text(), Padding(_checks(verdict), (0, 0, 0, 2))]
         if verdict.status is Status.PASS:
             blocks += [Padding(Text(clean(note), style="dim"), (0, 0, 0, 2)) for note in verdict.notes]
@@ -87,13 +87,18 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
         rows.add_row("why", Text(clean(verdict.diagnosis), style="bold"))
     if first and verdict.status is Status.FAIL:
         rows.add_row("next", Text(NEXT.get(first.check, "") + f" (verify explain {first.check})"))
+    if verdict.location:
+        rows.add_row("rule", Text(clean(verdict.location)))
     if verdict.smallest_case:
         rows.add_row("smallest", Text(clean(verdict.smallest_case)))
     if verdict.address:
         rows.add_row("replay", Text(f"verify replay {shlex.quote(clean(verdict.address))}"))
     for note in verdict.notes:
         rows.add_row("note", Text(clean(note)))
-    return [*lines, Padding(rows, (0, 0, 0, 2))]
+    paste: list[RenderableType] = []
+    if not verdict.address and verdict.evidence and verdict.evidence.reproduce:  # lines that a terminal must not break
+        paste = [Text("\n  in Python:", style="dim"), Text(clean(verdict.evidence.reproduce), no_wrap=True, overflow="ignore")]
+    return [*lines, Padding(rows, (0, 0, 0, 2)), *paste]
 
 
 def _checks(verdict: Verdict) -> Group:

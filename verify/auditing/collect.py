@@ -1,0 +1,90 @@
+"""All custom rules of one program: those that are heard while it is traced, and those that only its equations show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from verify import _compat
+from verify.auditing.listen import Listener, listening
+from verify.auditing.rules import Rule, Signature, near
+from verify.errors import SpecError
+
+LARGEST_VALUES = 2**22  # elements of a call whose values are kept
+
+
+def collect(program: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Rule], list[str]]:
+    """The rules that `program(*args)` calls, with the values that it calls them with where `args` are concrete; and notes.
+
+    JAX's caches are emptied first: what was traced before would not be heard.
+
+    Raises SpecError where the program itself cannot be traced.
+    """
+    leaves, tree = jax.tree.flatten(tuple(args))
+    traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)]
+
+    def flat(*arrays: Any) -> Any:
+        filled = list(leaves)
+        for i, array in zip(traced, arrays, strict=True):
+            filled[i] = array
+        return [leaf for leaf in jax.tree.leaves(program(*jax.tree.unflatten(tree, filled))) if hasattr(leaf, "dtype")]
+
+    arrays = [leaves[i] for i in traced]
+    notes: list[str] = []
+    concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays)
+    jax.clear_caches()
+    with listening(Listener()) as listener:
+        try:
+            jaxpr = jax.make_jaxpr(flat)(*arrays)
+        except Exception as error:
+            raise SpecError(f"audit: the program raises {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+    if concrete and listener.rules:
+        jax.clear_caches()
+        with listening(Listener(LARGEST_VALUES)) as told:
+            try:
+                jax.block_until_ready(jax.jit(flat)(*arrays))
+                jax.effects_barrier()
+            except Exception as error:
+                notes.append(f"the program's own values are not known ({type(error).__name__} when it ran to tell them); values were drawn")
+        _take_values(listener, told)
+        jax.clear_caches()  # programs that tell their values are nobody's business any more
+    return [*listener.rules.values(), *_unheard(jaxpr, listener)], notes
+
+
+def _take_values(listener: Listener, told: Listener) -> None:
+    for who, rule in told.rules.items():
+        for key, signature in rule.signatures.items():
+            if signature.values and who in listener.rules and key in listener.rules[who].signatures:
+                listener.rules[who].signatures[key].values = signature.values
+
+
+def _unheard(jaxpr: Any, listener: Listener) -> list[Rule]:
+    """Rules of equations that nobody called through their object: verified as they stand in the program, at its shapes."""
+    heard = {rule.location for rule in listener.rules.values()}
+    found: dict[Any, Rule] = {}
+    for equation in _compat.walk(jaxpr):
+        if equation.primitive.name not in _compat.CUSTOM_RULES:
+            continue
+        name, (path, _, line) = _compat.rule_source(equation)[0], _compat.rule_source(equation)[1].rpartition(":")
+        place = f"{near(path)}:{line}" if path else ""
+        shapes = tuple(f"{v.aval.dtype}{tuple(v.aval.shape)}" for v in equation.invars)
+        if place in heard:  # under vmap with other shapes than it was called with
+            continue
+        args = tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars)
+        kind = "custom_jvp" if "jvp" in equation.primitive.name else "custom_vjp"
+        rule = found.setdefault((place, name, shapes), Rule(name=name, location=place, kind=kind, function=_bound(equation), whole=False))
+        signature = rule.signatures.setdefault(shapes, Signature(args=args))
+        signature.calls += 1
+        if (site := _compat.source_line(equation)) and site not in signature.sites:
+            signature.sites.append(site)
+    return list(found.values())
+
+
+def _bound(equation: Any) -> Callable[..., Any]:
+    def call(*leaves: Any) -> list[Any]:
+        return _compat.bind(equation, leaves, equation.params)
+
+    return call

@@ -1,0 +1,180 @@
+"""From a rule that was heard to its verdict.
+
+It is judged where the program calls it (the program's values, and others of their range), at other sizes where the rule allows them, and in the
+other float dtypes that it accepts. What raises outside of the program's own shapes and dtypes is no accusation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from verify.auditing.rules import Rule, Signature, argument_names
+from verify.cases import Case, Static, from_arrays
+from verify.errors import SpecError
+from verify.records import Finding, Status, Verdict
+from verify.runner import run_cases
+from verify.spec import USER_DTYPES, Spec
+
+SIGNATURES = 3  # of one rule that are verified, the smallest first
+DRAWS = 2  # at each, besides the program's own values
+OTHER_SIZES = 3
+LARGE = 2**16  # elements of all arguments: above, only the checks that use one compiled program again
+TOO_LARGE = 2**21  # above, the program's own sizes are left out if there are others
+PRIMES = (3, 2, 5, 7, 11, 13, 17)
+SLOW_SIZE = 64  # other sizes stay below, beside one that is larger
+
+
+def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None) -> Verdict:
+    """The verdict on one rule; it has the rule's name, location and number of calls."""
+    spec = Spec(name=rule.name, fn=rule.function)
+    notes: list[str] = []
+    try:
+        cases = list(_cases(rule, seed, notes))
+        if not cases:
+            return _labelled(
+                rule,
+                Verdict(
+                    name=rule.name, status=Status.SKIP, notes=("no argument is a floating-point array: there is no derivative to verify",)
+                ),
+            )
+        verdict = run_cases(spec, cases, checks)
+    except SpecError as error:
+        finding = Finding(check="structure", status=Status.INCONCLUSIVE, message=str(error))
+        return _labelled(rule, Verdict(name=rule.name, status=Status.INCONCLUSIVE, findings=(finding,)))
+    shapes = len({tuple(np.shape(leaf) for leaf in jax.tree.leaves(case.args)) for case in cases})
+    return _labelled(rule, replace(verdict, address=None, shapes=shapes, notes=(*verdict.notes, *notes)))
+
+
+def _labelled(rule: Rule, verdict: Verdict) -> Verdict:
+    sites = list(dict.fromkeys(site for signature in rule.signatures.values() for site in signature.sites))
+    called = f"called {rule.calls} time{'s' * (rule.calls != 1)}, with {len(rule.signatures)} combination{'s' * (len(rule.signatures) != 1)} of shapes"
+    where = f", at {', '.join(sites[:2])}" + (" and elsewhere" if len(sites) > 2 else "") if sites else ""
+    return replace(verdict, location=rule.location, calls=rule.calls, notes=(called + where, *verdict.notes))
+
+
+def _cases(rule: Rule, seed: int, notes: list[str]) -> Iterator[Case]:
+    """The cases, and what they leave out into `notes`."""
+    usable = sorted((s for s in rule.signatures.values() if _has_float(s.args)), key=_elements)
+    if not usable:
+        return
+    others = list(_other_sizes(rule, usable[0])) if rule.whole else []
+    fitting = [s for s in usable if _elements(s) <= TOO_LARGE] or ([] if others else usable[:1])
+    chosen = [*fitting[: SIGNATURES - 1], *fitting[SIGNATURES - 1 :][-1:]]
+    if len(chosen) < len(usable):
+        notes.append(f"{len(usable) - len(chosen)} of its {len(usable)} combinations of shapes were not verified")
+    if not rule.whole:
+        notes.append("its Python function was not called while the program was traced: verified at the program's shapes only")
+    elif not others:
+        notes.append("it accepts no other sizes, or they cannot be guessed: verified at the program's shapes only")
+    if not all(signature.values for signature in chosen):
+        notes.append("the program's values are not known: values were drawn")
+    index = 0
+    for signature in chosen:
+        large = _elements(signature) > LARGE
+        for draw in range(1 if large else 1 + DRAWS):
+            case = _case(rule, _filled(signature), seed, index, first=draw == 0)
+            yield replace(case, thorough=not large and draw < 2)
+            index += 1
+    for args in others:
+        yield replace(_case(rule, args, seed, index, first=False), beyond=True, thorough=index % 2 == 0)
+        index += 1
+    for dtype in _other_dtypes(rule, usable[0]) if rule.whole and _elements(usable[0]) <= TOO_LARGE else ():
+        yield replace(_case(rule, _filled(usable[0]), seed, index, first=False, dtype=dtype), beyond=True)
+        index += 1
+
+
+def _case(rule: Rule, args: tuple[Any, ...], seed: int, index: int, first: bool, dtype: str = "given") -> Case:
+    names = argument_names(rule.function, len(args)) if rule.whole else tuple(f"input{i}" for i in range(len(args)))
+    case = from_arrays(rule.name, args, names, {}, seed, 0 if first else index + 1, dtype)
+    own = {each for each in case.dtypes if each not in (None, "float64")}
+    label = "float64" if not own else own.pop() if len(own) == 1 else "mixed"
+    return replace(case, index=index, dtype=label)
+
+
+def _filled(signature: Signature) -> tuple[Any, ...]:
+    """The arguments with the program's values where they are known."""
+    if not signature.values:
+        return signature.args
+    leaves, tree = jax.tree.flatten(signature.args, is_leaf=lambda node: isinstance(node, Static))
+    values = iter(signature.values)
+    return jax.tree.unflatten(tree, [leaf if isinstance(leaf, Static) else np.asarray(next(values)) for leaf in leaves])
+
+
+def _has_float(args: tuple[Any, ...]) -> bool:
+    return any(jax.numpy.issubdtype(leaf.dtype, np.inexact) for leaf in _arrays(args))
+
+
+def _arrays(args: Any) -> list[Any]:
+    leaves = jax.tree.leaves(args, is_leaf=lambda node: isinstance(node, Static))
+    return [leaf for leaf in leaves if not isinstance(leaf, Static)]
+
+
+def _elements(signature: Signature) -> int:
+    return sum(math.prod(leaf.shape) for leaf in _arrays(signature.args))
+
+
+def _other_sizes(rule: Rule, signature: Signature) -> Iterator[tuple[Any, ...]]:
+    """The same arguments at other sizes: equal sizes stay equal, 1 stays 1; each only if the function accepts it."""
+    sizes = sorted({size for leaf in _arrays(signature.args) for size in leaf.shape if size > 1})
+    free = [size for size in sizes if _accepts(rule, _resized(signature, {size: size + 1}))]
+    if not free:
+        return
+    primes = (PRIMES * (len(free) // len(PRIMES) + 1))[: len(free)]
+    kept = {size: size for size in sizes}
+    trials = [
+        kept | dict(zip(free, primes, strict=True)),
+        kept | {size: min(size + 1, SLOW_SIZE) for size in free},
+        kept | dict.fromkeys(free, 2) | {free[-1]: 2 * SLOW_SIZE + 1},
+    ]
+    found = 0
+    for mapping in trials:
+        args = _resized(signature, mapping)
+        if found < OTHER_SIZES and sum(math.prod(leaf.shape) for leaf in _arrays(args)) <= LARGE and _accepts(rule, args):
+            found += 1
+            yield args
+
+
+def _resized(signature: Signature, mapping: dict[int, int]) -> tuple[Any, ...]:
+    def leaf(value: Any) -> Any:
+        if isinstance(value, Static):
+            return value
+        shape = tuple(mapping.get(size, size) for size in value.shape)
+        return np.resize(value, shape) if isinstance(value, np.ndarray) else jax.ShapeDtypeStruct(shape, value.dtype)
+
+    return jax.tree.map(leaf, _filled(signature), is_leaf=lambda node: isinstance(node, Static))
+
+
+def _other_dtypes(rule: Rule, signature: Signature) -> list[str]:
+    own = {str(leaf.dtype) for leaf in _arrays(signature.args) if jax.numpy.issubdtype(leaf.dtype, np.inexact)}
+    if any(dtype.startswith("complex") for dtype in own):
+        return []
+    return [dtype for dtype in USER_DTYPES if own != {dtype} and _accepts(rule, signature.args, dtype)]
+
+
+def _accepts(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> bool:
+    """Whether the function can be traced with these arguments, and returns something to differentiate."""
+
+    def leaf(value: Any) -> Any:
+        floating = jax.numpy.issubdtype(value.dtype, np.floating)
+        return jax.ShapeDtypeStruct(value.shape, dtype if dtype and floating else value.dtype)
+
+    leaves, tree = jax.tree.flatten(args, is_leaf=lambda node: isinstance(node, Static))
+    dynamic = [i for i, value in enumerate(leaves) if not isinstance(value, Static)]
+
+    def call(*arrays: Any) -> Any:
+        filled = [value.value if isinstance(value, Static) else value for value in leaves]
+        for i, array in zip(dynamic, arrays, strict=True):
+            filled[i] = array
+        return rule.function(*jax.tree.unflatten(tree, filled))
+
+    try:
+        out = jax.eval_shape(call, *(leaf(leaves[i]) for i in dynamic))
+    except Exception:
+        return False
+    return any(jax.numpy.issubdtype(value.dtype, np.inexact) for value in jax.tree.leaves(out))
