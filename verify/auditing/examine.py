@@ -31,12 +31,15 @@ PRIMES = (3, 2, 5, 7, 11, 13, 17)
 SLOW_SIZE = 64  # other sizes stay below, beside one that is larger
 
 
-def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None) -> Verdict:
-    """The verdict on one rule; it has the rule's name, location and number of calls."""
+def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, guessed: bool = False) -> Verdict:
+    """The verdict on one rule; it has the rule's name, location and number of calls.
+
+    guessed: nobody calls it with these arguments, so that it may raise.
+    """
     spec = Spec(name=rule.name, fn=rule.function)
     notes: list[str] = []
     try:
-        cases = list(_cases(rule, seed, notes))
+        cases = [replace(case, beyond=case.beyond or guessed) for case in _cases(rule, seed, notes)]
         if not cases:
             return _labelled(
                 rule,
