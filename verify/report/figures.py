@@ -120,7 +120,11 @@ def _remainder(curve: Mapping[str, Any]) -> Figure:
             [Level(tone="faint", y=noise)],
         ),
         says=says,
-        key=((swatch("wrong", "square"), "with the rule's gradient"), (swatch("right", "circle"), "with the oracle's"), (swatch("faint", "level"), "rounding")),
+        key=(
+            (swatch("wrong", "square"), "with the rule's gradient"),
+            (swatch("right", "circle"), "with the oracle's"),
+            (swatch("faint", "level"), "rounding"),
+        ),
     )
 
 
@@ -151,7 +155,13 @@ def _cases(cases: Sequence[Mapping[str, Any]], unit: str) -> Figure:
     says = f"Wrong in {count} of {len(cases)} cases. Largest error in units of {unit}: {worst}."
     return Figure(
         title="Error by size and dtype",
-        picture=loglog(says, "elements of all arguments", f"worst error / {'bound' if unit == 'its bound' else 'autodiff error'}", series, [Level(tone="faint", y=1.0)]),
+        picture=loglog(
+            says,
+            "elements of all arguments",
+            f"worst error / {'bound' if unit == 'its bound' else 'autodiff error'}",
+            series,
+            [Level(tone="faint", y=1.0)],
+        ),
         says=says,
         key=tuple(key),
     )

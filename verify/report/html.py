@@ -22,7 +22,13 @@ from verify.records import Status
 from verify.report import figures
 from verify.report.words import NEXT, clean, error_text
 
-GLYPHS = {"FAIL": "✕", "ERROR": "▲", "INCONCLUSIVE": "?", "PASS": "✓", "SKIP": "–"}  # a shape for each, as colour alone says nothing to some
+GLYPHS = {
+    "FAIL": "✕",
+    "ERROR": "▲",
+    "INCONCLUSIVE": "?",
+    "PASS": "✓",
+    "SKIP": "–",
+}  # a shape for each, as colour alone says nothing to some
 FIRST = 4  # findings of a failure that are spelled out; the table below has all
 
 
@@ -52,7 +58,8 @@ def _verdict(position: int, verdict: Mapping[str, Any], columns: Sequence[str]) 
     """What the template shows of one operation."""
     findings, status, evidence = verdict["findings"], verdict["status"], verdict.get("evidence") or {}
     worst = {
-        check: max((Status(f["status"]) for f in findings if f["check"] == check), key=lambda s: s.badness, default=None) for check in columns
+        check: max((Status(f["status"]) for f in findings if f["check"] == check), key=lambda s: s.badness, default=None)
+        for check in columns
     }
     bad = [finding for finding in findings if finding["status"] == status] if status != "PASS" else []
     first = [f for f in bad if (f["check"], f.get("dtype")) == (bad[0]["check"], bad[0].get("dtype"))][:FIRST]
@@ -100,7 +107,12 @@ def _template() -> jinja2.Template:
         autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
         loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
     )  # fmt: skip
-    environment.filters |= {"number": _number, "caught": lambda value: error_text(_float(value)), "subscript": _subscript, "quoted": lambda text: shlex.quote(clean(text))}
+    environment.filters |= {
+        "number": _number,
+        "caught": lambda value: error_text(_float(value)),
+        "subscript": _subscript,
+        "quoted": lambda text: shlex.quote(clean(text)),
+    }
     return environment.get_template("page.html")
 
 

@@ -42,9 +42,7 @@ class Level:
 
 def loglog(description: str, x_label: str, y_label: str, series: Iterable[Series], levels: Iterable[Level] = ()) -> Markup:
     """Both axes logarithmic; what is not positive is left out, an infinite y is drawn at the upper edge. `description` is for those who cannot see it."""
-    drawn = [
-        Series(tone=s.tone, mark=s.mark, line=s.line, points=[(x, y) for x, y in s.points if x > 0 and y > 0]) for s in series
-    ]
+    drawn = [Series(tone=s.tone, mark=s.mark, line=s.line, points=[(x, y) for x, y in s.points if x > 0 and y > 0]) for s in series]
     flat = [level for level in levels if 0 < level.y < math.inf]
     xs = _Axis([x for s in drawn for x, _ in s.points], LEFT, WIDTH - RIGHT)
     ys = _Axis([y for s in drawn for _, y in s.points if y < math.inf] + [level.y for level in flat], HEIGHT - BOTTOM, TOP)
