@@ -34,6 +34,7 @@ FIRST = 4  # findings of a failure that are spelled out; the table below has all
 
 def render(record: Mapping[str, Any]) -> str:
     """The page for a report as `verify.report.json.record` makes it. The same record gives the same page, byte for byte."""
+    record = _cleaned(record)
     verdicts = sorted(enumerate(record["verdicts"]), key=lambda item: -Status(item[1]["status"]).badness)
     found = {finding["check"] for _, verdict in verdicts for finding in verdict["findings"]}
     columns = [check for check in NEXT if check in found] + sorted(found - set(NEXT))
@@ -104,23 +105,25 @@ def _in_dtype(finding: Mapping[str, Any]) -> str:
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
+        autoescape=True, finalize=lambda value: "" if value is None else value, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
         loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
     )  # fmt: skip
     environment.filters |= {
         "number": _number,
         "caught": lambda value: error_text(_float(value)),
         "subscript": _subscript,
-        "quoted": lambda text: shlex.quote(clean(text)),
+        "quoted": shlex.quote,
     }
     return environment.get_template("page.html")
 
 
-def _shown(value: Any) -> Any:
-    """Nothing for None; text of others without control and direction characters. Jinja escapes it afterwards."""
-    if value is None:
-        return ""
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def _cleaned(value: Any) -> Any:
+    """The record with all text of others without control and direction characters, whatever becomes of it."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): _cleaned(item) for key, item in value.items()}
+    return [_cleaned(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _number(value: float | str | None) -> str:
