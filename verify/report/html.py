@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -98,7 +98,7 @@ def _rows(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _in_dtype(finding: Mapping[str, Any]) -> str:
     """ "float64 28: 1.3e-10", of what is known."""
-    caught = error_text(_float(finding.get("detectable")))
+    caught = _caught(finding.get("detectable"))
     return f"{finding.get('dtype') or ''} {finding.get('cases', 0)}".strip() + (f": {caught}" if caught else "")
 
 
@@ -108,12 +108,8 @@ def _template() -> jinja2.Template:
         autoescape=True, finalize=lambda value: "" if value is None else value, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
         loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
     )  # fmt: skip
-    environment.filters |= {
-        "number": _number,
-        "caught": lambda value: error_text(_float(value)),
-        "subscript": _subscript,
-        "quoted": shlex.quote,
-    }
+    filters: dict[str, Callable[..., str]] = {"number": _number, "caught": _caught, "subscript": _subscript, "quoted": shlex.quote}
+    environment.filters.update(filters)
     return environment.get_template("page.html")
 
 
@@ -129,6 +125,10 @@ def _cleaned(value: Any) -> Any:
 def _number(value: float | str | None) -> str:
     """Ten digits, as in the messages."""
     return "" if value is None else f"{float(value):.10g}"
+
+
+def _caught(value: float | str | None) -> str:
+    return error_text(_float(value))
 
 
 def _float(value: float | str | None) -> float | None:
