@@ -154,6 +154,30 @@ def test_what_is_no_report_is_told_in_one_line(text, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("seconds",), "nan", "the times"),
+        (("evidence", "errors", 0, "cells"), [], "the errors"),
+        (("evidence", "errors", 0, "cells"), [[1.0], [1.0, 2.0]], "the errors"),
+        (("evidence", "errors", 0, "cell"), [0, 10**6], "the errors"),
+        (("evidence", "errors", 0, "shape"), [0], "the errors"),
+        (("evidence", "errors", 0, "cells", 0, 0), "nan", "the errors"),
+        (("evidence", "curve", "steps"), [0.1], "the steps"),
+        (("evidence", "curve", "steps", 0), 0, "the steps"),
+    ],
+)
+def test_numbers_that_no_report_has_are_told_before_they_are_drawn(report, path, value, words):
+    record = json.loads(report)
+    *way, last = path
+    place = record["verdicts"][1]
+    for step in way:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(NotAReport, match=f"{words} of .*half"):
+        read(json.dumps(record))
+
+
 def test_a_report_cut_off_anywhere_is_told(report):
     for end in range(0, len(report) - 2, len(report) // 20):
         with pytest.raises(NotAReport, match="no JSON, or cut off"):
