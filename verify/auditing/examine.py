@@ -54,7 +54,8 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
         finding = Finding(check="structure", status=Status.INCONCLUSIVE, message=str(error))
         return _labelled(rule, Verdict(name=rule.name, status=Status.INCONCLUSIVE, findings=(finding,)))
     shapes = len({tuple(np.shape(leaf) for leaf in jax.tree.leaves(case.args)) for case in cases})
-    return _labelled(rule, replace(verdict, address=None, shapes=shapes, notes=(*verdict.notes, *notes)))
+    evidence = replace(verdict.evidence, address=None) if verdict.evidence else None  # no address leads back to a program's values
+    return _labelled(rule, replace(verdict, address=None, evidence=evidence, shapes=shapes, notes=(*verdict.notes, *notes)))
 
 
 def _labelled(rule: Rule, verdict: Verdict) -> Verdict:
