@@ -142,20 +142,15 @@ def _backward(static: Static, residuals: Residuals, y_ct: Array) -> tuple[Array,
 def _x_ct(w: Array, y_ct: Array, static: Static, compute: jnp.dtype) -> Array:
     windows, groups = static
     space = "DHW"[-len(windows) :]
-    flipped = lax.rev(w, range(len(windows)))
-    if groups > 1:  # (*K, C/G, G O/G), with channels (G C/G) as its outputs: (*K, O/G, G C/G)
-        *kernel, c, o = w.shape
-        flipped = (
-            jnp.moveaxis(flipped.reshape(*kernel, c, groups, o // groups), -1, -3)
-            .swapaxes(-1, -2)
-            .reshape(*kernel, o // groups, groups * c)
-        )
+    *kernel, c, o = w.shape
+    grouped = lax.rev(w, range(len(windows))).reshape(*kernel, c, groups, o // groups)
+    flipped = grouped.swapaxes(-1, -3).reshape(*kernel, o // groups, groups * c)
     return lax.conv_general_dilated(
         y_ct, flipped,
         window_strides=[v.input_dilation for v in windows],
         padding=[(v.reach - 1 - v.low, v.places + v.low - span(v.outputs, v.stride)) for v in windows],
         lhs_dilation=[v.stride for v in windows], rhs_dilation=[v.dilation for v in windows],
-        dimension_numbers=(f"N{space}C", f"{space}IO" if groups > 1 else f"{space}OI", f"N{space}C"),
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
         feature_group_count=groups, preferred_element_type=compute,
     )  # fmt: skip
 
