@@ -147,14 +147,18 @@ def offsets(windows: Sequence[Window]) -> list[tuple[int, ...]]:
     return list(itertools.product(*(range(w.size) for w in windows)))
 
 
-def taps(x: Array, windows: Sequence[Window], fill: float = 0.0) -> Iterator[Array]:
-    """For each of the `offsets`, what lies there at all outputs: `(N, *outputs, C)` for x `(N, *lengths, C)`; `fill` where nothing is."""
+def padded(x: Array, windows: Sequence[Window], fill: float = 0.0) -> Array:
+    """x `(N, *lengths, C)` with all the places that a window looks at, and no others; `fill` where nothing is."""
     edges = [(w.low, span(w.outputs, w.stride) + w.reach - 1 - w.low - w.places, w.input_dilation - 1) for w in windows]
-    padded = lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return lax.pad(x, jnp.asarray(fill, x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def taps(places: Array, windows: Sequence[Window]) -> Iterator[Array]:
+    """For each of the `offsets`, what lies there at all outputs, `(N, *outputs, C)`; of the places that `padded` gives."""
     for offset in offsets(windows):
         start = [k * w.dilation for k, w in zip(offset, windows, strict=True)]
         stop = [first + span(w.outputs, w.stride) for first, w in zip(start, windows, strict=True)]
-        yield lax.slice(padded, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *(w.stride for w in windows), 1))
+        yield lax.slice(places, (0, *start, 0), (places.shape[0], *stop, places.shape[-1]), (1, *(w.stride for w in windows), 1))
 
 
 def untap(term: Callable[..., Array], arrays: Sequence[Array], windows: Sequence[Window]) -> Array:

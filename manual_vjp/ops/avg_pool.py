@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from manual_vjp._rule import dtypes, require_floating
-from manual_vjp._windows import Numbers, Padding, Window, flattened, plain_patches, require_pool, steps, taps, untap
+from manual_vjp._windows import Numbers, Padding, Window, flattened, padded, plain_patches, require_pool, steps, taps, untap
 from verify.spec import Arg, Spec
 
 Windows = tuple[Window, ...]
@@ -78,7 +78,8 @@ def _forward(x: Array, windows: Windows, count_include_pad: bool) -> tuple[Array
     result, compute = dtypes(x)
     total = x.astype(compute)
     for step in steps(windows):
-        total = sum(taps(total, step))
+        first, *others = taps(padded(total, step), step)
+        total = sum(others, first)
     return (total / _counts(windows, count_include_pad, compute)).astype(result), None
 
 

@@ -35,7 +35,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from manual_vjp._rule import dtypes, match, require_floating, require_shape, varied
-from manual_vjp._windows import Numbers, Padding, Window, flattened, plain_patches, require_windows, span, taps
+from manual_vjp._windows import Numbers, Padding, Window, flattened, padded, plain_patches, require_windows, span, taps
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array, Array | None]  # x, w, b
@@ -176,9 +176,9 @@ def _w_ct_as_convolution(x: Array, y_ct: Array, windows: tuple[Window, ...], gro
 
 def _w_ct_as_products(x: Array, y_ct: Array, windows: tuple[Window, ...], groups: int, compute: jnp.dtype) -> Array:
     """X^T Y_ct, for those columns of X at a time that belong to one row of the kernel: all of X would be large, and is slower."""
-    count, out = math.prod(y_ct.shape[:-1]), y_ct.shape[-1]
-    columns = [tap.reshape(count, groups, -1) for tap in taps(x, windows)]
-    rows = [jnp.concatenate(columns[k : k + windows[-1].size], -1) for k in range(0, len(columns), windows[-1].size)]
+    count, out, along = math.prod(y_ct.shape[:-1]), y_ct.shape[-1], windows[-1].size
+    columns = [tap.reshape(count, groups, x.shape[-1] // groups) for tap in taps(padded(x, windows), windows)]
+    rows = [jnp.concatenate(columns[k : k + along], -1) for k in range(0, len(columns), along)]
     y_ct = y_ct.reshape(count, groups, out // groups)
     found = [jnp.einsum("ngk,ngo->kgo", row, y_ct, preferred_element_type=compute) for row in rows]
     return jnp.concatenate(found).reshape(*(v.size for v in windows), x.shape[-1] // groups, out)

@@ -75,7 +75,7 @@ def _require_key(key: Array | None) -> None:
     if key is None:
         raise ValueError("dropout: key is None, wanted a PRNG key, such as jax.random.key(0); or deterministic=True")
     shape, dtype = jnp.shape(key), getattr(key, "dtype", None)
-    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not ((typed and shape == ()) or (dtype == jnp.uint32 and len(shape) == 1)):
         raise TypeError(f"dropout: key has dtype {dtype} and shape {shape}, wanted one PRNG key, such as jax.random.key(0)")
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from manual_vjp._rule import dtypes, require_floating
-from manual_vjp._windows import Numbers, Padding, Window, flattened, plain_patches, require_pool, steps, taps, untap
+from manual_vjp._windows import Numbers, Padding, Window, flattened, padded, plain_patches, require_pool, steps, taps, untap
 from verify.spec import Arg, Spec
 
 Windows = tuple[Window, ...]
@@ -74,7 +74,7 @@ def _max_pool(x: Array, windows: Windows) -> Array:
 def _forward(x: Array, windows: Windows) -> tuple[Array, Residuals]:
     chosen = []
     for step in steps(windows):
-        first, *others = taps(x, step, -jnp.inf)
+        first, *others = taps(padded(x, step, -jnp.inf), step)
         index = np.min_scalar_type(len(others))
         y, k = first, jnp.zeros(first.shape, index)
         for number, tap in enumerate(others, 1):

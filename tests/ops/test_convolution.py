@@ -159,7 +159,7 @@ def test_pooling_against_flax(space, window, strides, padding):
 
         return run
 
-    agree(all_of(mv.max_pool, mv.avg_pool), all_of(linen.max_pool, linen.avg_pool), x, ties)
+    agree(jax.jit(all_of(mv.max_pool, mv.avg_pool)), jax.jit(all_of(linen.max_pool, linen.avg_pool)), x, ties)
 
 
 def test_pooling_of_nothing_and_of_padding_alone():
