@@ -164,14 +164,14 @@ def taps(places: Array, windows: Sequence[Window]) -> Iterator[Array]:
 def untap(term: Callable[..., Array], arrays: Sequence[Array], windows: Sequence[Window]) -> Array:
     """The transpose of `taps`: for each input element, the sum of `term(number of the offset, *arrays at the output)` over the windows on it.
 
-    All arrays are `(N, *outputs, C)`, `term` is 0 where they are, and the windows are not dilated. An input at place q * stride + r lies under the
-    elements k = r, r + stride, ... of the outputs q, q - 1, ...: one sum for each r, of arrays that are shifted by whole outputs, and all of them
-    interleaved. (A sum of arrays that are dilated by the stride and padded, one for each k, takes up to 80 times as long on CPU.)
+    All arrays are `(N, *outputs, C)`, the windows are not dilated, and `term` is 0 where all arrays are 0. An input at place q * stride + r lies under
+    the elements r, r + stride, ... of the windows of the outputs q, q - 1, ...: one sum for each r, of arrays shifted by whole outputs, and these sums
+    interleaved. (A sum of arrays that are padded, one for each offset, is up to 80 times as slow on CPU.)
     """
     turns = [-(-w.size // w.stride) for w in windows]
     rows = [w.outputs + turn - 1 for w, turn in zip(windows, turns, strict=True)]
     edges = [(0, 0, 0), *((turn - 1, turn - 1, 0) for turn in turns), (0, 0, 0)]
-    padded = [lax.pad(a, jnp.zeros((), a.dtype), edges) for a in arrays]
+    wide = [lax.pad(a, jnp.zeros((), a.dtype), edges) for a in arrays]
     number = {offset: i for i, offset in enumerate(offsets(windows))}
     batch, channels = arrays[0].shape[0], arrays[0].shape[-1]
 
@@ -184,11 +184,11 @@ def untap(term: Callable[..., Array], arrays: Sequence[Array], windows: Sequence
             axis = len(phase)
             return jnp.stack([of((*phase, r)) for r in range(windows[axis].stride)], axis=2 + axis)
         found = [
-            term(number[offset], *(shifted(a, turn) for a in padded))
+            term(number[offset], *(shifted(a, turn) for a in wide))
             for turn in itertools.product(*map(range, turns))
             if (offset := tuple(r + t * w.stride for r, t, w in zip(phase, turn, windows, strict=True))) in number
         ]
-        return sum(found[1:], found[0]) if found else jnp.zeros_like(term(0, *(shifted(a, (0,) * len(turns)) for a in padded)))
+        return sum(found[1:], found[0]) if found else jnp.zeros_like(term(0, *(shifted(a, (0,) * len(turns)) for a in wide)))
 
     full = of(()).reshape(batch, *(n * w.stride for n, w in zip(rows, windows, strict=True)), channels)
     crop = [(-w.low, w.low + w.length - n * w.stride, 0) for n, w in zip(rows, windows, strict=True)]
@@ -201,15 +201,16 @@ def plain_patches(
     """im2col, for references: `(N, *outputs, C, *size)`, the patch of x under each window, gathered by index. Shares nothing with the rules."""
     rank = len(size)
     s, e, d = (np.broadcast_to(value, rank).tolist() for value in (strides, kernel_dilation, input_dilation))
+    explicit = 0 if isinstance(padding, str) else padding
+    pairs = np.broadcast_to(np.reshape(explicit, (-1, 1)) if np.ndim(explicit) == 1 else explicit, (rank, 2)).tolist()
     for axis in range(rank):
         length = x.shape[1 + axis]
         places, reach = (length - 1) * d[axis] + 1 if length else 0, (size[axis] - 1) * e[axis] + 1
+        before, after = pairs[axis]
         if padding == "SAME":
-            count = -(-places // s[axis])
-            before = max((count - 1) * s[axis] + reach - places, 0) // 2
-        else:
-            before, after = (0, 0) if padding == "VALID" else np.broadcast_to(padding, (rank, 2))[axis].tolist() if np.ndim(padding) != 1 else [padding[axis]] * 2  # fmt: skip
-            count = len(range(0, before + places + after - reach + 1, s[axis]))
+            missing = max((-(-places // s[axis]) - 1) * s[axis] + reach - places, 0)
+            before, after = missing // 2, missing - missing // 2
+        count = len(range(0, before + places + after - reach + 1, s[axis]))
         place = np.arange(count)[:, None] * s[axis] + np.arange(size[axis]) * e[axis] - before
         held = (place >= 0) & (place < places) & (place % d[axis] == 0)
         x = jnp.take(x, np.where(held, place // d[axis], length), axis=1 + axis, mode="fill", fill_value=fill)

@@ -47,7 +47,7 @@ every_convolution = pytest.mark.parametrize(
 def test_conv_against_lax(space, kernel, strides, padding, input_dilation, kernel_dilation, groups):
     """Value and gradients, and the kernel's cotangent in the two ways it is computed in: what accelerators run is not chosen here."""
     windows = _windows.require_windows("conv", space, kernel, strides, padding, kernel_dilation, input_dilation)
-    x, w, b = normal(2, *space, 6), normal(*kernel, 6 // groups, 12, seed=1), normal(12, seed=2)
+    x, w, b = normal(3, *space, 6), normal(*kernel, 6 // groups, 12, seed=1), normal(12, seed=2)
     options = {"strides": strides, "padding": padding, "input_dilation": input_dilation, "kernel_dilation": kernel_dilation}
 
     def ours(x, w, b):
@@ -57,10 +57,15 @@ def test_conv_against_lax(space, kernel, strides, padding, input_dilation, kerne
         names = {"window_strides": strides, "padding": padding, "lhs_dilation": input_dilation, "rhs_dilation": kernel_dilation}
         return lax.conv_general_dilated(x, w, **names, dimension_numbers=LAYOUT[len(space)], feature_group_count=groups) + b
 
+    def two_at_a_time(*args):
+        each = 6 * int(np.prod([window.outputs * window.size for window in windows]))
+        return conv_module._w_ct_as_products(*args, elements=2 * each)
+
     @jax.jit
     def both(x, w, b, ct):
         (y, pull), (want, want_pull) = jax.vjp(ours, x, w, b), jax.vjp(theirs, x, w, b)
-        more = [] if ct.size == 0 else [conv_module._w_ct_as_convolution(x, ct, windows, groups, x.dtype), conv_module._w_ct_as_products(x, ct, windows, groups, x.dtype)]  # fmt: skip
+        ways = [conv_module._w_ct_as_convolution, conv_module._w_ct_as_products, two_at_a_time] if ct.size else []
+        more = [way(x, ct, windows, groups, x.dtype) for way in ways]
         return (y, pull(ct), more), (want, want_pull(ct), [want_pull(ct)[1]] * len(more))
 
     with enable_x64(True):
@@ -69,6 +74,18 @@ def test_conv_against_lax(space, kernel, strides, padding, input_dilation, kerne
         assert ct.shape[1:-1] == tuple(window.outputs for window in windows)
         for got, want in zip(*map(jax.tree.leaves, both(*args, ct)), strict=True):
             np.testing.assert_allclose(got, want, rtol=TIGHT, atol=TIGHT)
+
+
+def test_conv_in_blocks_of_examples_and_its_second_derivative():
+    """Large enough for a loop of three blocks, each of one example."""
+    x, w, ct = normal(3, 40, 40, 64), normal(3, 3, 64, 2, seed=1), normal(3, 40, 40, 2, seed=2)
+    assert conv_module.BLOCK / 2 < 9 * 40 * 40 * 64
+
+    def kernels_cotangent(conv):
+        return jax.jit(lambda x, w: jax.vjp(lambda w: jnp.sin(conv(x, w)), w)[1](ct)[0])
+
+    plain = jax.tree_util.Partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=LAYOUT[2])
+    agree(kernels_cotangent(mv.conv), kernels_cotangent(plain), x, w, rtol=1e-10)  # sums of 4,800 terms
 
 
 def im2col(x, kernel, strides, low, outputs, input_dilation, kernel_dilation):
