@@ -21,11 +21,13 @@ Derivation.  Lay out x as a matrix X (im2col) with a row for each (n, p) and a c
         x_ct: E - 1 - l + R + behind = D + E - 1  so  behind = D + l - R              negative where padding of x was beyond what is used
 Backward, with y_ct given:
     w_ct = x * y_ct     x_ct = y_ct * flipped w^T     b_ct = sum_n sum_p y_ct,   each * a convolution with the strides, dilations and padding above
-    On CPU, w_ct is X^T Y_ct instead, with the rows of X of a few examples at a time: up to 4 times as fast as the convolution, up to 40 times with groups.
+    On CPU, w_ct is X^T Y_ct instead, with the rows of X of a few examples at a time: up to 4 times as fast as the convolution, 40 with groups.
 Validity: everywhere; linear in each argument, so no kinks. Padding may exceed the kernel, or be negative. 16-bit products are summed in float32
-    and rounded once. Elsewhere than on CPU, `jax.vmap` over x alone, with inputs that `jax.jit` splits over devices, meets a defect of XLA (JAX 0.12):
-    it partitions the convolution of w_ct wrongly, as it does in `jax.vmap(jax.grad(...))` of `lax.conv_general_dilated` itself. A batch dimension is right.
-Residuals: x and w, which the caller holds anyway, so no memory of their own; b (O numbers) only for its dtype and devices. All of X is never in memory.
+    and rounded once. Where w_ct is the convolution (not on CPU), `jax.vmap` over x alone with inputs that `jax.jit` splits over devices would meet a defect
+    of XLA's partitioner, which gets `jax.vmap(jax.grad(...))` of `lax.conv_general_dilated` wrong too (seen on simulated devices, JAX 0.10 and 0.12).
+    An ordinary batch dimension, split over devices, is right.
+Residuals: x and w, which the caller holds anyway, so no memory of their own; b (O numbers) only for its dtype and devices. Of X, the rows of a few
+    examples at a time are in memory, on CPU, and nothing elsewhere.
 """
 
 import functools as ft
