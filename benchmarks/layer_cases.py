@@ -5,6 +5,7 @@ A variant is a function of the arguments that JAX differentiates, or one of `Tor
 
 from __future__ import annotations
 
+import functools as ft
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ def rows() -> Iterator[Row]:
     yield from _norms()
     yield from _softmax()
     yield from _losses()
+    yield from _dropout()
+    yield from _pooling()
+    yield from _convolution()
     yield from _attention()
 
 
@@ -204,6 +208,68 @@ def _plain_cross_entropy(logits: Any, labels: Any) -> Any:
     shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     log_p = shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True))
     return -jnp.take_along_axis(log_p, labels[:, None], axis=-1).mean()
+
+
+def _dropout() -> Iterator[Row]:
+    key = np.asarray(jax.random.PRNGKey(0))
+    variants = {
+        "ours": lambda x, key: mv.dropout(x, key, rate=0.1),
+        "autodiff": lambda x, key: SPECS["dropout"].reference(x, key, rate=0.1),
+        "flax": lambda x, key: nn.Dropout(0.1, deterministic=False).apply({}, x, rng=key),
+    }
+    yield Row(name="dropout", shape="2048x1024", args=(_normal(2048, 1024), key), variants=variants, diff=(0,))
+
+
+def _pooling() -> Iterator[Row]:
+    for n, size, c, window, stride in ((8, 56, 64, 2, 2), (8, 112, 64, 3, 2), (8, 28, 64, 3, 1)):
+        options = {"window_shape": (window, window), "strides": (stride, stride)}
+        for name in ("max_pool", "avg_pool"):
+            variants = {
+                "ours": ft.partial(getattr(mv, name), **options),
+                "autodiff": ft.partial(getattr(nn, name), **options),  # of lax.reduce_window
+                **_torch(
+                    lambda t, x, name=name, window=window, stride=stride: getattr(t.nn.functional, f"{name}2d")(
+                        x.permute(0, 3, 1, 2), window, stride
+                    ).permute(0, 2, 3, 1)
+                ),
+            }
+            words = f"{n}x{size}x{size}x{c} {window}x{window}/{stride}"
+            yield Row(name=name, shape=words, args=(_normal(n, size, size, c),), variants=variants, floors={"autodiff": 1.0})
+
+
+def _convolution() -> Iterator[Row]:
+    for n, size, c, out, k, groups, floor in (
+        (8, 32, 16, 32, 3, 1, 1.0),
+        (32, 28, 64, 64, 3, 1, 1.0),
+        (8, 56, 64, 128, 3, 1, 1.2),
+        (64, 16, 128, 128, 3, 1, 1.0),
+        (8, 64, 3, 32, 5, 1, 1.0),
+        (8, 56, 64, 64, 1, 1, 1.2),
+        (8, 28, 64, 64, 3, 64, 1.2),
+        (8, 28, 64, 64, 3, 4, 1.2),
+    ):
+        args = (
+            _normal(n, size, size, c),
+            _normal(k, k, c // groups, out, seed=1) / np.float32(k * (c // groups) ** 0.5),
+            _normal(out, seed=2),
+        )
+
+        def plain(x: Any, w: Any, b: Any, groups: int = groups) -> Any:
+            layout = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout, feature_group_count=groups) + b
+
+        def torch(t: Any, x: Any, w: Any, b: Any, k: int = k, groups: int = groups) -> Any:
+            own = x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1)
+            return t.nn.functional.conv2d(*own, b, padding=k // 2, groups=groups).permute(0, 2, 3, 1)
+
+        variants = {
+            "ours": lambda x, w, b, groups=groups: mv.conv(x, w, b, feature_group_count=groups),
+            "autodiff": plain,  # of lax.conv_general_dilated
+            **_torch(torch),
+        }
+        words = f"{n}x{size}x{size} {c}->{out} {k}x{k}{f' groups {groups}' if groups > 1 else ''}"
+        flops = 6.0 * n * size**2 * k**2 * (c // groups) * out
+        yield Row(name="conv", shape=words, args=args, variants=variants, floors={"autodiff": floor}, flops=flops, tolerance=1e-4)
 
 
 def _attention() -> Iterator[Row]:

@@ -4,7 +4,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from manual_vjp.adapters import flax_attention as flax_attention
 from manual_vjp.ops.attention import attention as attention
+from manual_vjp.ops.avg_pool import avg_pool as avg_pool
 from manual_vjp.ops.batch_norm import batch_norm as batch_norm
+from manual_vjp.ops.conv import conv as conv
+from manual_vjp.ops.dropout import dropout as dropout
 from manual_vjp.ops.gelu import gelu as gelu
 from manual_vjp.ops.huber import huber as huber
 from manual_vjp.ops.layer_norm import layer_norm as layer_norm
@@ -12,6 +15,7 @@ from manual_vjp.ops.linear import linear as linear
 from manual_vjp.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from manual_vjp.ops.log_softmax import log_softmax as log_softmax
 from manual_vjp.ops.logsumexp import logsumexp as logsumexp
+from manual_vjp.ops.max_pool import max_pool as max_pool
 from manual_vjp.ops.mlp import mlp as mlp
 from manual_vjp.ops.relu import relu as relu
 from manual_vjp.ops.rms_norm import rms_norm as rms_norm

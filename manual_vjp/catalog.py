@@ -6,7 +6,10 @@ from verify.spec import Spec
 
 NAMES = (
     "attention",
+    "avg_pool",
     "batch_norm",
+    "conv",
+    "dropout",
     "gelu",
     "huber",
     "layer_norm",
@@ -14,6 +17,7 @@ NAMES = (
     "linear_cross_entropy",
     "log_softmax",
     "logsumexp",
+    "max_pool",
     "mlp",
     "relu",
     "rms_norm",

@@ -43,7 +43,7 @@ class Call:
 
     def floating(self) -> list[int]:
         """Positions of the arguments that have a gradient."""
-        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels")]
+        return [i for i, value in enumerate(self.values()) if value is not None and np.issubdtype(value.dtype, np.floating)]
 
     def __str__(self) -> str:
         return "-".join(
@@ -57,6 +57,8 @@ def first(out: Any) -> Any:
 
 
 def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np.ndarray:
+    if argument == "key" and shape == (2,):  # of jax.random, not attention's
+        return rng.integers(0, 2**32, size=shape, dtype=np.uint32)
     if argument == "labels":
         return rng.integers(0, 3, size=shape).astype(np.int32)
     if argument == "where":
@@ -125,13 +127,26 @@ CALLS = [
         split=("x", "labels"),
     ),
     Call(name="mlp", shapes={"x": (4, 3), "w1": (3, 7), "b1": (7,), "w2": (7, 2), "b2": (2,)}, options={"residuals": "minimal"}),
+    Call(name="conv", shapes={"x": (4, 5, 6, 3), "w": (3, 2, 3, 2), "b": (2,)}, options={"strides": (2, 1)}),
+    Call(
+        name="conv",
+        shapes={"x": (4, 7, 4), "w": (3, 2, 6), "b": None},
+        options={"kernel_dilation": 2, "padding": 1, "feature_group_count": 2},
+    ),
+    Call(name="max_pool", shapes={"x": (4, 5, 6, 3)}, options={"window_shape": (3, 2), "strides": 2, "padding": "SAME"}),
+    Call(
+        name="avg_pool",
+        shapes={"x": (4, 5, 6, 3)},
+        options={"window_shape": (3, 2), "strides": (1, 2), "padding": "SAME", "count_include_pad": False},
+    ),
+    Call(name="dropout", shapes={"x": (4, 5), "key": (2,)}, options={"rate": 0.25}, split=()),
 ]
 ROUNDS_BETWEEN = {"mlp", "softmax"}  # in 16 bits: mlp rounds h, softmax the y that it keeps
 
 
 def cast(args, dtype):
     """Arrays of `dtype`; booleans, integers and None stay."""
-    return [None if a is None else jnp.asarray(a) if a.dtype in (bool, np.int32) else jnp.asarray(a, dtype) for a in args]
+    return [None if a is None else jnp.asarray(a, dtype if np.issubdtype(a.dtype, np.floating) else a.dtype) for a in args]
 
 
 def vjp_of(fn, positions):
