@@ -57,11 +57,6 @@ def project(x: Float[Array, "*batch m"], a: Float[Array, "m n"]) -> Float[Array,
     return _compiled(x, a)
 
 
-@jax.jit
-def _compiled(x, a):
-    return _project(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), a).reshape(x.shape)
-
-
 @jax.custom_vjp
 def _project(x: Array, a: Array) -> Array:
     return _forward(x, a)[0]
@@ -77,15 +72,16 @@ def _backward(residuals: Residuals, y_ct: Array) -> tuple[Array, Array]:
     x, a, q, r = residuals
 
     def parts(v: Array) -> tuple[Array, Array, Array]:
-        """v P, what is left of v, and z(v)."""
+        """v P, what is left of v, and z(v), of rows in a matrix."""
+        v = v.astype(q.dtype).reshape(math.prod(v.shape[:-1]), len(q))
         c = _product(v, q)
         inside = _product(c, q.T)
         z = jax.lax.linalg.triangular_solve(varied(r, c), varied(c, r), transpose_a=True)
         return inside, v - inside, z
 
-    _, x_left, x_z = parts(x.astype(q.dtype))
-    x_ct, y_ct_left, y_ct_z = parts(y_ct.astype(q.dtype))
-    return match(x_ct, x), match(_product(y_ct_left.T, x_z) + _product(x_left.T, y_ct_z), a)
+    _, x_left, x_z = parts(x)
+    x_ct, y_ct_left, y_ct_z = parts(y_ct)
+    return match(x_ct.reshape(x.shape), x), match(_product(y_ct_left.T, x_z) + _product(x_left.T, y_ct_z), a)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -93,6 +89,7 @@ def _product(a: Array, b: Array) -> Array:
 
 
 _project.defvjp(_forward, _backward)
+_compiled = jax.jit(_project)
 
 
 def reference(x, a):

@@ -75,8 +75,9 @@ def sparse_linear(x: Float[Array, "*batch d_in"], w: BCOO, b: Float[Array, "d_ou
 
 @ft.partial(jax.jit, static_argnums=4)
 def _compiled(x, data, indices, b, shape: tuple[int, int]):
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    return _sparse_linear(rows, data, indices, b, shape).reshape(*x.shape[:-1], shape[1])
+    if 0 in shape:  # no entry lies inside, and JAX gathers nothing from an empty array
+        data, indices = data[:0], indices[:0]
+    return _sparse_linear(x, data, indices, b, shape)
 
 
 @ft.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -96,7 +97,7 @@ def _forward(x: Array, data: Array, indices: Array, b: Array | None, shape: tupl
 
         return _over_entries(step, jnp.zeros((shape[1], len(x)), compute), elements, (x, data, indices)).T
 
-    y = _by_platform(product, x, data, indices)
+    y = _by_platform(product, _flat(x), data, indices).reshape(*x.shape[:-1], shape[1])
     y = y if b is None else y + b.astype(compute)
     return y.astype(result), (x, data, indices, b)
 
@@ -119,12 +120,16 @@ def _backward(shape: tuple[int, int], residuals: Residuals, y_ct: Array) -> tupl
         x_ct, data_ct = _over_entries(step, empty, elements, (x, data, indices, y_ct))
         return x_ct.T, data_ct
 
-    x_ct, data_ct = _by_platform(products, x, data, indices, y_ct)
+    x_ct, data_ct = _by_platform(products, _flat(x), data, indices, _flat(y_ct))
     b_ct = None if b is None else match(y_ct.astype(compute), b)
-    return match(x_ct, x), match(data_ct, data), None, b_ct
+    return match(x_ct.reshape(x.shape), x), match(data_ct, data), None, b_ct
 
 
 _sparse_linear.defvjp(_forward, _backward)
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _places(indices: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
@@ -134,8 +139,6 @@ def _places(indices: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
 
 
 def _rows(array: Array, numbers: Array, compute: jnp.dtype) -> Array:
-    if not len(array):  # JAX refuses to gather from nothing
-        return jnp.zeros((len(numbers), array.shape[1]), compute)
     return array.at[numbers].get(mode="fill", fill_value=0).astype(compute)
 
 

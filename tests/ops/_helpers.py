@@ -43,7 +43,7 @@ class Call:
 
     def floating(self) -> list[int]:
         """Positions of the arguments that have a gradient."""
-        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels")]
+        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels", "indices")]
 
     def __str__(self) -> str:
         return "-".join(
@@ -57,7 +57,7 @@ def first(out: Any) -> Any:
 
 
 def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np.ndarray:
-    if argument == "labels":
+    if argument in ("labels", "indices"):
         return rng.integers(0, 3, size=shape).astype(np.int32)
     if argument == "where":
         return rng.random(shape) < 0.6
@@ -125,8 +125,18 @@ CALLS = [
         split=("x", "labels"),
     ),
     Call(name="mlp", shapes={"x": (4, 3), "w1": (3, 7), "b1": (7,), "w2": (7, 2), "b2": (2,)}, options={"residuals": "minimal"}),
+    Call(name="low_rank_linear", shapes={"x": (4, 2, 6), "u": (6, 2), "v": (5, 2), "b": (5,)}),
+    Call(name="low_rank_linear", shapes={"x": (4, 6), "u": (6, 2), "v": (5, 2), "b": None}, options={"residuals": "minimal"}),
+    Call(name="sparse_linear", shapes={"x": (4, 2, 3), "data": (7,), "indices": (7, 2), "b": (5,)}),
+    Call(name="embedding", shapes={"table": (5, 3), "indices": (4, 2)}, options={"padding_index": 1}, split=("indices",)),
+    Call(name="project", shapes={"x": (4, 2, 6), "a": (6, 3)}),
+    Call(name="least_squares", shapes={"x": (7, 3), "y": (7, 2)}, split=()),
+    Call(name="least_squares", shapes={"x": (3, 7), "y": (3, 2)}, split=()),
+    Call(name="least_squares", shapes={"x": (3, 5), "y": (3,)}, options={"l2": 0.5}, split=()),
+    Call(name="residual", shapes={"x": (4, 2, 3), "w": (3, 3), "scale": (3,)}),
+    Call(name="residual", shapes={"x": (4, 3), "w": (3, 3), "scale": None}),
 ]
-ROUNDS_BETWEEN = {"mlp", "softmax"}  # in 16 bits: mlp rounds h, softmax the y that it keeps
+ROUNDS_BETWEEN = {"mlp", "softmax", "low_rank_linear", "residual"}  # in 16 bits: mlp and low_rank_linear round h, softmax its y, residual f's output
 
 
 def cast(args, dtype):
