@@ -20,12 +20,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jaxtyping import Array, Float
 
-from manual_vjp._rule import dtypes, match, require_floating
+from manual_vjp._rule import dtypes, match, require_floating, varied
 from verify.spec import Arg, Spec
 
-Residuals = tuple[Array, Any, Array | None, Any]  # x, params, scale, what f closes over
+Residuals = tuple[Array, Any, Array | None, list[Any]]  # x, params, scale, what f closes over
 
 
 def residual(
@@ -55,40 +56,51 @@ def residual(
         Array([ 7., 13.], dtype=float32)
     """
     require_floating("residual", x=x, scale=scale)
-    out = jax.eval_shape(f, x, params)
-    if getattr(out, "shape", None) != jnp.shape(x):
-        raise ValueError(f"residual: f returns {out}, wanted one array of the shape of x, {jnp.shape(x)}")
+    shape, scale_shape = jnp.shape(x), jnp.shape(scale) if scale is not None else ()
+    if len(scale_shape) > len(shape) or any(size not in (1, want) for size, want in zip(scale_shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"residual: scale has shape {scale_shape}, wanted one that broadcasts to {shape}, the shape of x")
+    closed, out = jax.make_jaxpr(f, return_shape=True)(x, params)
+    if getattr(out, "shape", None) != shape:
+        raise ValueError(f"residual: f returns {out}, wanted one array of the shape of x, {shape}")
     require_floating("residual", **{"f(x, params)": out})
-    if scale is not None and jnp.broadcast_shapes(jnp.shape(scale), jnp.shape(x)) != jnp.shape(x):
-        raise ValueError(f"residual: scale has shape {jnp.shape(scale)}, wanted one that broadcasts to {jnp.shape(x)}, the shape of x")
-    closed, captured = jax.closure_convert(f, x, params)
-    return _residual(closed, x, params, scale, captured)
+    return _residual(closed.jaxpr, x, params, scale, closed.consts)
 
 
 @ft.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _residual(f: Callable[..., Array], x: Array, params: Any, scale: Array | None, captured: Any) -> Array:
+def _residual(f: Jaxpr, x: Array, params: Any, scale: Array | None, captured: list[Any]) -> Array:
     return _forward(f, x, params, scale, captured)[0]
 
 
-def _forward(f: Callable[..., Array], x: Array, params: Any, scale: Array | None, captured: Any) -> tuple[Array, Residuals]:
-    branch = f(x, params, *captured)
+def _branch(f: Jaxpr, x: Array, params: Any, captured: list[Any]) -> Array:
+    """f(x, params), with what f closes over as an argument: an array of a surrounding trace must not be looked for in the backward."""
+    return jaxpr_as_fun(ClosedJaxpr(f, captured))(x, *jax.tree.leaves(params))[0]
+
+
+def _forward(f: Jaxpr, x: Array, params: Any, scale: Array | None, captured: list[Any]) -> tuple[Array, Residuals]:
+    branch = _branch(f, x, params, captured)
     result, compute = dtypes(x, branch, scale)
     scaled = branch.astype(compute) if scale is None else scale.astype(compute) * branch.astype(compute)
     return (x.astype(compute) + scaled).astype(result), (x, params, scale, captured)
 
 
-def _backward(f: Callable[..., Array], residuals: Residuals, y_ct: Array) -> tuple[Array, Any, Array | None, Any]:
-    # the barrier keeps XLA from finding what the forward computed, and so from keeping it
+def _backward(f: Jaxpr, residuals: Residuals, y_ct: Array) -> tuple[Array, Any, Array | None, list[Any]]:
     x, params, scale, captured = residuals
-    x_again, params_again = jax.tree.map(jax.lax.optimization_barrier, (x, params))
-    branch, pullback = jax.vjp(f, x_again, params_again, *captured)
+    x_again, y_ct = _later(x, y_ct)
+    branch, pullback = jax.vjp(ft.partial(_branch, f), x_again, *jax.tree.map(jax.lax.optimization_barrier, (params, captured)))
     compute = dtypes(x, branch, scale)[1]
     wide = y_ct.astype(compute)
     f_ct = wide if scale is None else scale.astype(compute) * wide
-    x_branch_ct, params_ct, *captured_ct = pullback(match(f_ct, branch))
+    x_branch_ct, params_ct, captured_ct = pullback(match(f_ct, branch))
     x_ct = match(wide, x).astype(compute) + x_branch_ct.astype(compute)
     scale_ct = None if scale is None else match(wide * branch.astype(compute), scale)
     return x_ct.astype(x.dtype), params_ct, scale_ct, captured_ct
+
+
+def _later(x: Array, y_ct: Array) -> tuple[Array, Array]:
+    """Both, behind a barrier: XLA neither finds what the forward computed from x, and so keeps it, nor computes it again before y_ct is there."""
+    if varied(x, y_ct) is x:
+        return jax.lax.optimization_barrier((x, y_ct))
+    return jax.lax.optimization_barrier(x), y_ct  # a common barrier would mark x as different from device to device, as y_ct is
 
 
 _residual.defvjp(_forward, _backward)

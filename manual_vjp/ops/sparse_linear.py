@@ -11,7 +11,7 @@ Backward, with y_ct given:
     Rows are gathered and scattered as columns of x^T, which are contiguous, and in blocks of entries that stay in the caches (on CPU): no array of
     nse x rows, and none of d_in x d_out.
 Validity: everywhere; linear in each argument. Entries of the same place each get the gradient of that place. An entry outside of the matrix (with which BCOO
-    fills up; negative numbers too) counts for nothing, and its gradient is 0. The zeros of W that are no entries have no gradient. 16-bit values are
+    fills up; negative numbers too, which JAX's own product counts from the end) counts for nothing, and its gradient is 0. The zeros of W that are no entries have no gradient. 16-bit values are
     summed in float32.
 Residuals: x, the data and the indices, which the caller holds anyway, so no memory of their own; b only for its dtype and devices.
 """
