@@ -90,8 +90,9 @@ def _backward(keep: bool, residuals: Residuals, y_ct: Array) -> tuple[Array, Arr
     del keep  # it shows in h
     x, u, v, h, b = residuals
     result, compute = dtypes(x, u, v, b)
-    if h is None:  # the barrier keeps XLA from finding the forward's h, and so from keeping it
-        h = _hidden(*jax.lax.optimization_barrier((x, u)), result, compute)
+    if h is None:  # the barrier keeps XLA from finding the forward's h, and so from keeping it, and from computing it before y_ct is there
+        x_again, u_again, y_ct = jax.lax.optimization_barrier((x, u, y_ct))
+        h = _hidden(x_again, u_again, result, compute)
     rows = tuple(range(y_ct.ndim - 1))
     product = ft.partial(jnp.tensordot, preferred_element_type=compute)
     h_ct = jnp.matmul(y_ct, v.astype(result), preferred_element_type=compute).astype(result)

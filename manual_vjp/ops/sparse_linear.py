@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental.sparse import BCOO
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from manual_vjp._blocks import over_blocks, put, take
 from manual_vjp._rule import dtypes, match, require_floating, require_shape
@@ -68,7 +68,7 @@ def sparse_linear(x: Float[Array, "*batch d_in"], w: BCOO, b: Float[Array, "d_ou
     require_floating(op, **{"x": x, "w.data": w.data, "b": b})
     if jnp.ndim(x) == 0:
         raise ValueError(f"{op}: x has shape (), wanted (*batch, d_in): at least one dimension")
-    require_shape(op, "w", w, (jnp.shape(x)[-1], "d_out"), f"because x has shape {jnp.shape(x)}")
+    require_shape(op, "w", w, (jnp.shape(x)[-1], "d_out"), f"because x has shape {jnp.shape(x)}")  # type: ignore[arg-type]
     require_shape(op, "b", b, (w.shape[1],), f"because w has shape {w.shape}")
     return _compiled(x, w.data, w.indices, b, w.shape)
 

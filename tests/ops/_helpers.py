@@ -13,6 +13,7 @@ from verify._compat import enable_x64
 
 # Batches are of 4, one for each simulated device; sizes in one call differ, so that an exchanged axis shows. None is an argument left out.
 Shape = tuple[int, ...] | None
+NO_GRADIENT = ("mask", "where", "labels", "indices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Call:
 
     def floating(self) -> list[int]:
         """Positions of the arguments that have a gradient."""
-        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels", "indices")]
+        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in NO_GRADIENT]
 
     def __str__(self) -> str:
         return "-".join(
@@ -136,7 +137,8 @@ CALLS = [
     Call(name="residual", shapes={"x": (4, 2, 3), "w": (3, 3), "scale": (3,)}),
     Call(name="residual", shapes={"x": (4, 3), "w": (3, 3), "scale": None}),
 ]
-ROUNDS_BETWEEN = {"mlp", "softmax", "low_rank_linear", "residual"}  # in 16 bits: mlp and low_rank_linear round h, softmax its y, residual f's output
+# In 16 bits: mlp and low_rank_linear round h, softmax the y that it keeps, residual takes f's output as it is rounded.
+ROUNDS_BETWEEN = {"mlp", "low_rank_linear", "softmax", "residual"}
 
 
 def cast(args, dtype):

@@ -154,7 +154,7 @@ def test_reverse_over_reverse(call):
 def test_shard_map_with_replicated_parameters(call, grad_is):
     """Data parallel on 4 devices: gradients equal those on one device, whether the loss or its gradient is what runs on each device."""
     if not call.split:
-        pytest.skip("a mean over the batch is no sum of the devices' means")
+        pytest.skip("rows depend on one another: a result over all of them is no sum of the devices' results")
     positions = call.floating()
     specs = [P("d") if name in call.split else P() for name in call.shapes]
     mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
