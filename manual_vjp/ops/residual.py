@@ -11,7 +11,8 @@ Backward, with y_ct given, and f_ct = s y_ct:
     J^T f_ct is f's own VJP (JAX's, or the rule that f has), made in the backward from x and p.
 Validity: where f is differentiable. x + s f is computed in at least float32 and rounded once, f in what it computes in.
 Residuals: x, p and s, which the caller holds anyway, so no memory of their own (autodiff keeps all that f's derivative needs, several arrays a layer); the price
-    is a second run of f. In a stack of L blocks each keeps its x, and one block's inner arrays exist at a time.
+    is a second run of f, once y_ct is there. In a stack of L blocks each keeps its x, and one block's inner arrays exist at a time, as with `jax.checkpoint`.
+    On CPU, JAX 0.7 to 0.10 undo this (and `jax.checkpoint`) where the blocks are not in a `scan`: XLA finds the same products in forward and backward.
 """
 
 import functools as ft
@@ -33,6 +34,8 @@ def residual(
     f: Callable[[Array, Any], Array], x: Float[Array, "*shape"], params: Any = None, scale: Float[Array, "..."] | None = None
 ) -> Float[Array, "*shape"]:
     """`x + scale * f(x, params)`, whose backward computes f again instead of keeping what it needs of it.
+
+    It is not compiled by itself, as f may be another function in each call: call it under `jax.jit`.
 
     Args:
         f: a function of x and params that returns an array of x's shape. It may be a closure, over traced arrays too, which get their gradients.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
+from jax import export
 from jax.experimental import sparse
 from jax.experimental.sparse import BCOO
 from jax.sharding import AxisType
@@ -71,8 +72,7 @@ def test_minimal_low_rank_keeps_its_arguments_only():
 # sparse
 
 
-@pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("nse", [9, 700])  # one block of entries, and several with one that is left over
+@pytest.mark.parametrize(("nse", "with_bias"), [(9, False), (700, True)])  # one block of entries, and several with one that is left over
 def test_sparse_against_jax(nse, with_bias, monkeypatch):
     monkeypatch.setattr(sparse_module, "CPU", 2**9)
     places = jnp.asarray(pattern(30, 40, nse))
@@ -105,6 +105,25 @@ def test_sparse_against_a_dense_matrix_under_vmap_and_twice():
         theirs = second(lambda x, data: x @ jnp.zeros((20, 30)).at[places[:, 0], places[:, 1]].add(data))(x, data)
     for got, want in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(got, want, rtol=TIGHT, atol=TIGHT * np.max(np.abs(want)))
+
+
+def test_sparse_blocks_over_devices_and_for_other_platforms():
+    """More entries than a block holds, so a loop chosen by platform: in `jax.shard_map` with x split, and exported."""
+    places, ct = jnp.asarray(pattern(20, 30, 4000)), jnp.asarray(normal(80, 30, seed=2))
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+
+    def grads(x, data, ct):
+        return jax.grad(lambda x, data: jnp.sum(mv.sparse_linear(x, BCOO((data, places), shape=(20, 30))) * ct), argnums=(0, 1))(x, data)
+
+    with enable_x64(True):
+        args = jnp.asarray(normal(80, 20)), jnp.asarray(normal(4000, seed=1)), ct
+        dense = jnp.zeros((20, 30)).at[places[:, 0], places[:, 1]].add(args[1])
+        want = ct @ dense.T, (args[0].T @ ct)[places[:, 0], places[:, 1]]
+        split = jax.shard_map(grads, mesh=mesh, in_specs=(P("d"), P(), P("d")), out_specs=(P("d"), P()))
+        exported = export.export(jax.jit(grads), platforms=("cpu", "cuda", "rocm", "tpu"))(*args)
+        for got in (jax.jit(split)(*args), exported.call(*args)):
+            for g, w in zip(got, want, strict=True):
+                np.testing.assert_allclose(g, w, rtol=TIGHT, atol=TIGHT * float(jnp.max(jnp.abs(w))))
 
 
 def test_sparse_never_forms_the_matrix():
@@ -265,13 +284,15 @@ def test_least_squares_with_columns_over_devices():
 # residual connection
 
 
-def mlp_block(x, params):
-    return jnp.sin(x @ params["w"][0]) @ params["w"][1]
+def mlp_block(x, params, linear=jnp.matmul):
+    return linear(jnp.sin(linear(x, params["w"][0])), params["w"][1])
 
 
 def test_residual_of_a_pytree_and_of_a_closure():
+    """The function holds rules of its own."""
+
     def ours(x, a, b, c, scale):
-        return mv.residual(lambda x, params: c * mlp_block(x, params), x, {"w": (a, b)}, scale)
+        return mv.residual(lambda x, params: c * mlp_block(x, params, mv.linear), x, {"w": (a, b)}, scale)
 
     def theirs(x, a, b, c, scale):
         return x + scale * c * mlp_block(x, {"w": (a, b)})
