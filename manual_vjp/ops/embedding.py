@@ -66,9 +66,10 @@ def _embedding(table: Array, indices: Array, padding_index: int | None) -> Array
 
 
 def _forward(table: Array, indices: Array, padding_index: int | None) -> tuple[Array, Residuals]:
-    y = table.at[_rows(table, indices)].get(mode="fill", fill_value=jnp.nan)
+    rows = _rows(table, indices)
+    y = table.at[rows].get(mode="fill", fill_value=jnp.nan)
     if padding_index is not None:
-        y = jnp.where((indices == padding_index)[..., None], 0, y)
+        y = jnp.where((rows == padding_index)[..., None], 0, y)
     return y, (table, indices)
 
 
@@ -76,14 +77,15 @@ def _backward(padding_index: int | None, residuals: Residuals, y_ct: Array) -> t
     table, indices = residuals
     rows = _rows(table, indices)
     if padding_index is not None:
-        rows = jnp.where(indices == padding_index, len(table), rows)
+        rows = jnp.where(rows == padding_index, len(table), rows)
     total = jnp.zeros(table.shape, dtypes(table)[1])
     return match(total.at[rows].add(y_ct.astype(total.dtype), mode="drop"), table), None
 
 
 def _rows(table: Array, indices: Array) -> Array:
-    """The indices, with len(table), which is no row, for those that are none: JAX would count a negative one from the end."""
-    return jnp.where((indices >= 0) & (indices < len(table)), indices, len(table)).astype("int32")
+    """The indices as int32, with len(table), which is no row, for those that are none: JAX would count a negative one from the end."""
+    none = jnp.int32(len(table))  # an index of 8 bits may not hold it
+    return jnp.where((indices >= 0) & (indices < none), indices, none).astype("int32")
 
 
 _embedding.defvjp(_forward, _backward)

@@ -18,22 +18,24 @@ Residuals: x, the data and the indices, which the caller holds anyway, so no mem
 
 import functools as ft
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.sparse import BCOO
 from jaxtyping import Array, Float
 
 from manual_vjp._blocks import over_blocks, put, take
 from manual_vjp._rule import dtypes, match, require_floating, require_shape
 from verify.spec import Arg, Spec
 
+if TYPE_CHECKING:  # it imports SciPy's sparse matrices, which takes longer than all the rest here
+    from jax.experimental.sparse import BCOO
+
 Residuals = tuple[Array, Array, Array, Array | None]  # x, data, indices, b
 CPU, OTHERS = 2**16, 2**24  # numbers of a block: 256 KiB stay in a core's cache; elsewhere blocks only bound the memory
 
 
-def sparse_linear(x: Float[Array, "*batch d_in"], w: BCOO, b: Float[Array, "d_out"] | None = None) -> Float[Array, "*batch d_out"]:
+def sparse_linear(x: Float[Array, "*batch d_in"], w: "BCOO", b: Float[Array, "d_out"] | None = None) -> Float[Array, "*batch d_out"]:
     """`x @ w + b` for a sparse matrix w, which is never made dense, forward or backward.
 
     Args:
@@ -58,6 +60,8 @@ def sparse_linear(x: Float[Array, "*batch d_in"], w: BCOO, b: Float[Array, "d_ou
         >>> jax.grad(loss)(jnp.array([3.0, 4.0]))
         Array([1., 2.], dtype=float32)
     """
+    from jax.experimental.sparse import BCOO
+
     op = "sparse_linear"
     if not isinstance(w, BCOO):
         raise TypeError(f"{op}: w is {type(w).__name__}, wanted a jax.experimental.sparse.BCOO matrix, e.g. BCOO.fromdense(w)")
@@ -134,8 +138,10 @@ def _flat(x: Array) -> Array:
 
 def _places(indices: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
     """Rows and columns; `shape`, which is no place, for those outside of it: JAX would count negative ones from the end."""
-    inside = jnp.all((indices >= 0) & (indices < jnp.array(shape)), axis=1)
-    return tuple(jnp.where(inside, indices[:, axis], size).astype("int32") for axis, size in enumerate(shape))  # type: ignore[return-value]
+    outside = jnp.array(shape, "int32")  # an index of 8 bits may not hold it
+    inside = jnp.all((indices >= 0) & (indices < outside), axis=1, keepdims=True)
+    places = jnp.where(inside, indices, outside).astype("int32")
+    return places[:, 0], places[:, 1]
 
 
 def _rows(array: Array, numbers: Array, compute: jnp.dtype) -> Array:
@@ -163,6 +169,8 @@ def _by_platform(function: Any, *arrays: Array) -> Any:
 
 def on_pattern(x, data, indices, b):
     """`sparse_linear` as a function of arrays alone, which is what `verify` draws; b says how many columns there are."""
+    from jax.experimental.sparse import BCOO
+
     return sparse_linear(x, BCOO((data, indices), shape=(x.shape[-1], b.shape[0])), b)
 
 

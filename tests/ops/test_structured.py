@@ -72,7 +72,8 @@ def test_minimal_low_rank_keeps_its_arguments_only():
 # sparse
 
 
-@pytest.mark.parametrize(("nse", "with_bias"), [(9, False), (700, True)])  # one block of entries, and several with one that is left over
+# one block of entries; several, and one that is left over
+@pytest.mark.parametrize(("nse", "with_bias"), [(9, False), (700, True)])
 def test_sparse_against_jax(nse, with_bias, monkeypatch):
     monkeypatch.setattr(sparse_module, "CPU", 2**9)
     places = jnp.asarray(pattern(30, 40, nse))
@@ -182,6 +183,17 @@ def test_embedding_indices_outside(dtype):
     y, pullback = jax.vjp(lambda table: mv.embedding(table, indices), jnp.ones((2, 3)))
     np.testing.assert_array_equal(jnp.isnan(y).all(1), [False, True, True])
     np.testing.assert_array_equal(pullback(jnp.ones_like(y))[0], [[1, 1, 1], [0, 0, 0]])
+
+
+def test_indices_of_8_bits_in_a_longer_table():
+    """300 is no int8: what stands for "outside" must not wrap to row 44."""
+    indices = jnp.array([-1, 44, 127], "int8")
+    y, pullback = jax.vjp(lambda table: mv.embedding(table, indices, padding_index=200), jnp.ones((300, 1)))
+    np.testing.assert_array_equal(y[:, 0], [np.nan, 1, 1])
+    assert np.flatnonzero(pullback(jnp.ones_like(y))[0]).tolist() == [44, 127]
+    places = jnp.array([[0, 127], [-1, 44]], "int8")
+    y = mv.sparse_linear(jnp.ones(300), BCOO((jnp.array([2.0, 3.0]), places), shape=(300, 300)))
+    assert np.flatnonzero(y).tolist() == [127]
 
 
 def test_embedding_sums_16_bit_cotangents_in_float32():
