@@ -42,11 +42,11 @@ def project(x: Float[Array, "*batch m"], a: Float[Array, "m n"]) -> Float[Array,
         TypeError: an argument is not floating point.
 
     Example:
-        >>> x, a = jnp.array([5.0, 0.0]), jnp.array([[3.0], [4.0]])
+        >>> x, a = jnp.array([3.0, 5.0]), jnp.array([[1.0], [1.0]])
         >>> project(x, a).round(3)
-        Array([1.8, 2.4], dtype=float32)
+        Array([4., 4.], dtype=float32)
         >>> jax.grad(lambda x: project(x, a)[0])(x).round(3)
-        Array([0.36, 0.48], dtype=float32)
+        Array([0.5, 0.5], dtype=float32)
     """
     require_floating("project", x=x, a=a)
     if jnp.ndim(x) == 0:
