@@ -38,7 +38,7 @@ def embedding(table: Float[Array, "V D"], indices: Int[Array, "*batch"], *, padd
         `(*batch, D)`, in the dtype of the table. NaN for an index outside of the table, negative ones too.
 
     Raises:
-        ValueError: the table is not a matrix, or padding_index names no row of it.
+        ValueError: the table is no matrix or has no rows, or padding_index names no row of it.
         TypeError: the table is not floating point, or the indices are not integers.
 
     Example:
@@ -53,6 +53,8 @@ def embedding(table: Float[Array, "V D"], indices: Int[Array, "*batch"], *, padd
     """
     require_floating("embedding", table=table)
     require_shape("embedding", "table", table, ("V", "D"), "a row for each index")
+    if jnp.shape(table)[0] == 0:
+        raise ValueError(f"embedding: table has shape {jnp.shape(table)}, wanted (V, D) with V of at least 1")
     if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
         raise TypeError(f"embedding: indices has dtype {jnp.result_type(indices)}, wanted integers: the numbers of rows of the table")
     if padding_index is not None and not 0 <= padding_index < jnp.shape(table)[0]:

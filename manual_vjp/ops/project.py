@@ -11,7 +11,7 @@ Derivation.  P a = a gives dP a = (I - P) da, and P P = P, P^T = P give dP = dP 
 Backward, with y_ct given, and z(v) = v a+^T = (v q) r^-T:
     x_ct = y_ct P     a_ct = sum_rows (y_ct - y_ct P)^T z(x) + (x - x P)^T z(y_ct)
 Validity: where the columns of a are linearly independent, so n <= m; elsewhere P jumps, and nothing here warns: z divides by the diagonal of r. Errors grow
-    with the condition number of a, in the gradient as its square. Where m = n, P = I and a_ct = 0. 16-bit inputs compute in float32.
+    with the condition number of a. Where m = n, P = I and a_ct = 0. 16-bit inputs compute in float32.
 Residuals: q (m x n) and r (n x n); x, which the caller holds, and a for its dtype and devices.
 """
 

@@ -8,11 +8,11 @@ Derivation.  dy_j = sum over k with j_k = j of (dx_(i_k) data_k + x_(i_k) ddata_
     <y_ct, dy> = sum_rows sum_k y_ct_(j_k) (dx_(i_k) data_k + x_(i_k) ddata_k) + sum_rows <y_ct, db>
 Backward, with y_ct given:
     data_ct_k = sum_rows x_(i_k) y_ct_(j_k)     x_ct_i = sum over k with i_k = i of y_ct_(j_k) data_k     b_ct = sum_rows y_ct
-    Rows are gathered and scattered as columns of x^T, which are contiguous, and in blocks of entries that stay in the caches (on CPU): no array of
-    nse x rows, and none of d_in x d_out.
+    Columns of x are gathered and scattered as rows of x^T, which are contiguous, in blocks of entries (on CPU small ones, which stay in the caches): no array of
+    d_in x d_out, and none of nse x rows that grows with both.
 Validity: everywhere; linear in each argument. Entries of the same place each get the gradient of that place. An entry outside of the matrix (with which BCOO
-    fills up; negative numbers too, which JAX's own product counts from the end) counts for nothing, and its gradient is 0. The zeros of W that are no entries have no gradient. 16-bit values are
-    summed in float32.
+    fills up; with a negative number, too, which JAX's own product counts from the end) counts for nothing, and its gradient is 0. Zeros of the matrix that
+    are no entries have no gradient. 16-bit values are summed in float32.
 Residuals: x, the data and the indices, which the caller holds anyway, so no memory of their own; b only for its dtype and devices.
 """
 
@@ -41,7 +41,7 @@ def sparse_linear(x: Float[Array, "*batch d_in"], w: "BCOO", b: Float[Array, "d_
     Args:
         x: input, `(*batch, d_in)` with any number of batch dimensions; any floating dtype, as are the others.
         w: weights, a `jax.experimental.sparse.BCOO` matrix of shape `(d_in, d_out)`, without batch or dense dimensions. Its gradient is that of `w.data`:
-            differentiate by the data, or by w with `jax.experimental.sparse.grad`. Its indices may be arrays or constants.
+            differentiate by the data, or by w with `jax.experimental.sparse.grad`.
         b: bias, `(d_out,)`, or None for none.
 
     Returns:

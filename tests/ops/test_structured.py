@@ -401,6 +401,7 @@ def test_residual_of_a_varying_function_of_an_unvarying_x():
         (lambda: mv.sparse_linear(jnp.ones(3), BCOO.fromdense(jnp.ones((3, 2), "int32"))), TypeError, "w.data has dtype int32"),
         (lambda: mv.sparse_linear(jnp.ones(()), BCOO.fromdense(jnp.ones((3, 2)))), ValueError, "at least one dimension"),
         (lambda: mv.embedding(jnp.ones(3), jnp.array([1])), ValueError, r"table has shape \(3,\), wanted \(V, D\)"),
+        (lambda: mv.embedding(jnp.ones((0, 2)), jnp.array([1])), ValueError, "with V of at least 1"),
         (lambda: mv.embedding(jnp.ones((3, 2)), jnp.array([1.0])), TypeError, "indices has dtype float32, wanted integers"),
         (lambda: mv.embedding(jnp.ones((3, 2)), jnp.array([1]), padding_index=3), ValueError, "padding_index is 3, wanted a row"),
         (lambda: mv.project(jnp.ones(2), jnp.ones((2, 3))), ValueError, r"a has shape \(2, 3\), wanted \(m, n\) with n <= m"),
