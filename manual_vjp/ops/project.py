@@ -120,8 +120,8 @@ SPEC = Spec(
     fn=project,
     reference=reference,
     dtypes=("float32", "bfloat16", "float16", "mixed"),
-    args={"x": Arg(dims="*batch m"), "a": Arg(dims="m n", sample=_well_conditioned)},
-    sizes={"batch": (0, 9), "m": (0, 70), "n": (0, 24)},
+    args={"x": Arg(dims="rows m"), "a": Arg(dims="m n", sample=_well_conditioned)},
+    sizes={"rows": (0, 9), "m": (0, 70), "n": (0, 24)},
     domain=_is_tall,
     source="Golub & Pereyra (SIAM J. Numer. Anal. 10, 1973)",
 )
