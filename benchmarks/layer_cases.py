@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental.sparse import BCOO
 
 import manual_vjp as mv
 from manual_vjp.catalog import SPECS
@@ -52,6 +53,7 @@ def rows() -> Iterator[Row]:
     """All rows, cheap ones first."""
     yield from _elementwise()
     yield from _linear()
+    yield from _structured()
     yield from _norms()
     yield from _softmax()
     yield from _losses()
@@ -101,6 +103,43 @@ def _linear() -> Iterator[Row]:
         )
         variants = {"ours": mv.mlp, "ours, minimal": lambda *a: mv.mlp(*a, residuals="minimal"), "autodiff": SPECS["mlp"].reference}
         yield Row(name="mlp", shape=f"{n}x{d}-{h}-{d}", args=args, variants=variants, floors={"autodiff": 0.97}, flops=12.0 * n * d * h)
+
+
+def _structured() -> Iterator[Row]:
+    for n, d, r in ((2048, 1024, 16), (2048, 1024, 128)):
+        args = _normal(n, d), _normal(d, r, seed=1) / np.float32(d**0.5), _normal(d, r, seed=2), _normal(d, seed=3)
+        variants = {
+            "ours": mv.low_rank_linear,
+            "ours, minimal": lambda *a: mv.low_rank_linear(*a, residuals="minimal"),
+            "autodiff": SPECS["low_rank_linear"].reference,
+            "dense": lambda x, u, v, b: x @ (u @ v.T) + b,
+            **_torch(lambda t, x, u, v, b: x @ u @ v.T + b),
+        }
+        yield Row(name="low_rank_linear", shape=f"{n}x{d}-{r}-{d}", args=args, variants=variants, flops=12.0 * n * d * r)
+    for n, v, d in ((4096, 32768, 256), (16384, 4096, 256)):
+        indices = np.random.default_rng(1).integers(0, v, size=n).astype(np.int32)
+        variants = {
+            "ours": mv.embedding,
+            "autodiff": lambda table, k: jnp.take(table, k, axis=0),
+            "flax": lambda table, k: nn.Embed(*table.shape).apply({"params": {"embedding": table}}, k),
+            **_torch(lambda t, table, k: t.nn.functional.embedding(k.long(), table)),
+        }
+        yield Row(name="embedding", shape=f"{n} of {v}x{d}", args=(_normal(v, d), indices), variants=variants, diff=(0,))
+    for n, d, nse in ((64, 1024, 10486), (512, 1024, 10486), (512, 4096, 16777)):  # 1 % and 0.1 % of the entries
+        yield _sparse_row(n, d, nse)
+
+
+def _sparse_row(n: int, d: int, nse: int) -> Row:
+    places = np.random.default_rng(1).integers(0, d, size=(nse, 2)).astype(np.int32)
+    variants = {
+        "ours": lambda x, data, places: mv.sparse_linear(x, BCOO((data, places), shape=(d, d))),
+        "autodiff": lambda x, data, places: jnp.zeros((d, len(x))).at[places[:, 1]].add(x.T[places[:, 0]] * data[:, None]).T,
+        "jax.sparse": lambda x, data, places: x @ BCOO((data, places), shape=(d, d)),
+        "dense": lambda x, data, places: x @ jnp.zeros((d, d)).at[places[:, 0], places[:, 1]].add(data),
+        **_torch(lambda t, x, data, places: t.sparse.mm(t.sparse_coo_tensor(places.flip(1).T, data, (d, d)), x.T).T),
+    }
+    args = _normal(n, d), _normal(nse, seed=2), places
+    return Row(name="sparse_linear", shape=f"{n}x{d}->{d}, {nse} entries", args=args, variants=variants, diff=(0, 1))
 
 
 def _norms() -> Iterator[Row]:

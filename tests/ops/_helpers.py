@@ -59,7 +59,7 @@ def first(out: Any) -> Any:
 def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np.ndarray:
     if argument == "key" and shape == (2,):  # of jax.random, not attention's
         return rng.integers(0, 2**32, size=shape, dtype=np.uint32)
-    if argument == "labels":
+    if argument in ("labels", "indices"):
         return rng.integers(0, 3, size=shape).astype(np.int32)
     if argument == "where":
         return rng.random(shape) < 0.6
@@ -140,8 +140,18 @@ CALLS = [
         options={"window_shape": (3, 2), "strides": (1, 2), "padding": "SAME", "count_include_pad": False},
     ),
     Call(name="dropout", shapes={"x": (4, 5), "key": (2,)}, options={"rate": 0.25}, split=()),
+    Call(name="low_rank_linear", shapes={"x": (4, 2, 6), "u": (6, 2), "v": (5, 2), "b": (5,)}),
+    Call(name="low_rank_linear", shapes={"x": (4, 6), "u": (6, 2), "v": (5, 2), "b": None}, options={"residuals": "minimal"}),
+    Call(name="sparse_linear", shapes={"x": (4, 2, 3), "data": (7,), "indices": (7, 2), "b": (5,)}),
+    Call(name="embedding", shapes={"table": (5, 3), "indices": (4, 2)}, options={"padding_index": 1}, split=("indices",)),
+    Call(name="project", shapes={"x": (4, 2, 6), "a": (6, 3)}),
+    Call(name="least_squares", shapes={"x": (7, 3), "y": (7, 2)}, split=()),
+    Call(name="least_squares", shapes={"x": (3, 7), "y": (3, 2)}, split=()),
+    Call(name="least_squares", shapes={"x": (3, 5), "y": (3,)}, options={"l2": 0.5}, split=()),
+    Call(name="residual", shapes={"x": (4, 2, 3), "w": (3, 3), "scale": (3,)}),
 ]
-ROUNDS_BETWEEN = {"mlp", "softmax"}  # in 16 bits: mlp rounds h, softmax the y that it keeps
+# In 16 bits: mlp and low_rank_linear round h, softmax the y that it keeps, residual takes f's output as it is rounded.
+ROUNDS_BETWEEN = {"mlp", "low_rank_linear", "softmax", "residual"}
 
 
 def cast(args, dtype):
