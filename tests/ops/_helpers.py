@@ -43,7 +43,7 @@ class Call:
 
     def floating(self) -> list[int]:
         """Positions of the arguments that have a gradient."""
-        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels")]
+        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels", "lengths")]
 
     def __str__(self) -> str:
         return "-".join(
@@ -59,6 +59,8 @@ def first(out: Any) -> Any:
 def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np.ndarray:
     if argument == "labels":
         return rng.integers(0, 3, size=shape).astype(np.int32)
+    if argument == "lengths":
+        return rng.integers(0, 6, size=shape).astype(np.int32)  # sequences have 5 elements
     if argument == "where":
         return rng.random(shape) < 0.6
     if argument in ("weights", "var"):
@@ -125,6 +127,19 @@ CALLS = [
         split=("x", "labels"),
     ),
     Call(name="mlp", shapes={"x": (4, 3), "w1": (3, 7), "b1": (7,), "w2": (7, 2), "b2": (2,)}, options={"residuals": "minimal"}),
+    Call(name="rnn", shapes={"x": (4, 5, 3), "w_x": (3, 2), "w_h": (2, 2), "b": (2,), "h0": None, "lengths": (4,)}, split=("x", "lengths")),
+    Call(
+        name="rnn",
+        shapes={"x": (4, 4, 3), "w_x": (3, 2), "w_h": (2, 2), "b": None, "h0": (4, 2), "lengths": None},
+        options={"activation": "relu", "reverse": True, "checkpoint": 2},
+        split=("x", "h0"),
+    ),
+    Call(name="gru", shapes={"x": (4, 5, 3), "w_x": (3, 6), "w_h": (2, 6), "b": None, "b_h": (6,), "h0": None, "lengths": None}),
+    Call(
+        name="lstm",
+        shapes={"x": (4, 5, 3), "w_x": (3, 8), "w_h": (2, 8), "b": None, "h0": None, "c0": (4, 2), "lengths": None},
+        split=("x", "c0"),
+    ),
 ]
 ROUNDS_BETWEEN = {"mlp", "softmax"}  # in 16 bits: mlp rounds h, softmax the y that it keeps
 
