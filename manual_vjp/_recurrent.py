@@ -20,7 +20,7 @@ from manual_vjp._blocks import over_blocks, put, take
 from manual_vjp._rule import dtypes, match, require_floating, require_shape, varied
 
 State = tuple[Array, ...]  # h first, (B, H) each
-BLOCK = 16  # steps: products are large enough, and blocks small
+BLOCK, MOST = 16, 32  # steps of a block: products are large enough, and blocks small
 
 
 class Arrays(NamedTuple):
@@ -236,8 +236,9 @@ def require_arrays(op: str, arrays: Arrays, gates: int, state: tuple[str, ...]) 
 def walk_of(op: str, x: Array, reverse: bool, checkpoint: bool | int) -> Walk:
     """How to walk through x. Raises ValueError for a checkpoint that is no number of steps."""
     length = jnp.shape(x)[-2]
-    if checkpoint is False:
-        return Walk(length, max(min(BLOCK, length), 1), bool(reverse), False)
+    if checkpoint is False:  # blocks without a rest, if it can be: a short block is compiled apart
+        block = next((size for size in range(BLOCK, MOST + 1) if length % size == 0), BLOCK)
+        return Walk(length, max(min(block, length), 1), bool(reverse), False)
     steps = math.isqrt(max(length - 1, 0)) + 1 if checkpoint is True else checkpoint
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"{op}: checkpoint is {checkpoint!r}, wanted True, False or a number of steps of at least 1")
