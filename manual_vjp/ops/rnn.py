@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from manual_vjp._recurrent import Arrays, Cell, Residuals, State, Walk, backward, forward, over_batch, plain, require_arrays, walk_of
+from manual_vjp._recurrent import Cell, Residuals, backward, forward
+from manual_vjp._sequences import Arrays, State, Walk, over_batch, plain, require_arrays, walk_of
 from verify.spec import Arg, Spec
 
 

@@ -43,7 +43,11 @@ class Call:
 
     def floating(self) -> list[int]:
         """Positions of the arguments that have a gradient."""
-        return [i for i, (name, shape) in enumerate(self.shapes.items()) if shape is not None and name not in ("mask", "where", "labels", "lengths")]
+        return [
+            i
+            for i, (name, shape) in enumerate(self.shapes.items())
+            if shape is not None and name not in ("mask", "where", "labels", "lengths")
+        ]
 
     def __str__(self) -> str:
         return "-".join(

@@ -137,7 +137,14 @@ def test_torch_with_packed_sequences(name, lengths):
 
 @pytest.mark.parametrize(
     ("name", "t", "steps", "reverse"),
-    [("lstm", 1, True, False), ("lstm", 17, 1, False), ("lstm", 33, True, True), ("lstm", 7, 100, True), ("gru", 16, 5, False), ("rnn", 34, 16, True)],
+    [
+        ("lstm", 1, True, False),
+        ("lstm", 17, 1, False),
+        ("lstm", 33, True, True),
+        ("lstm", 7, 100, True),
+        ("gru", 16, 5, False),
+        ("rnn", 34, 16, True),
+    ],
 )
 def test_checkpoints_change_nothing(name, t, steps, reverse):
     options = {"reverse": reverse, "lengths": np.array([t // 2, 0, t]) if t > 16 else None}
@@ -196,7 +203,9 @@ def test_without_a_step_the_first_state_is_the_last(name):
     assert not any(gradient[k].any() for k in args if k not in ("h0", "c0"))
 
 
-@pytest.mark.parametrize(("checkpoint", "states"), [(False, {"rnn": 100, "gru": 100, "lstm": 100 + 5}), (True, {"rnn": 10, "gru": 10, "lstm": 20})])
+@pytest.mark.parametrize(
+    ("checkpoint", "states"), [(False, {"rnn": 100, "gru": 100, "lstm": 100 + 5}), (True, {"rnn": 10, "gru": 10, "lstm": 20})]
+)
 @every_layer
 def test_what_is_kept(name, checkpoint, states):
     """All outputs, of c one in 20; or with checkpoints one state for each 10 of 100 steps."""
