@@ -158,12 +158,14 @@ def plain(
     """For the references, one step after the other: `step(x_t, *state)`; a sequence that has ended keeps its state, and gives 0."""
     *batch, length, _ = x.shape
     first = tuple(jnp.zeros((*batch, h), result) if part is None else part.astype(result) for part in state)
-    alive = jnp.ones((length, *batch), bool) if lengths is None else jnp.arange(length).reshape(-1, *(1 for _ in batch)) < lengths
 
     def both(state, at):
-        x, alive = at
-        new = tuple(jnp.where(alive[..., None], a, b).astype(result) for a, b in zip(step(x, *state), state, strict=True))
-        return new, jnp.where(alive[..., None], new[0], 0)
+        x, t = at
+        new = tuple(part.astype(result) for part in step(x, *state))
+        if lengths is None:
+            return new, new[0]
+        alive = (t < lengths)[..., None]
+        return tuple(jnp.where(alive, *pair) for pair in zip(new, state, strict=True)), jnp.where(alive, new[0], 0)
 
-    last, hs = jax.lax.scan(both, first, (jnp.moveaxis(x, -2, 0), alive), reverse=reverse)
+    last, hs = jax.lax.scan(both, first, (jnp.moveaxis(x, -2, 0), jnp.arange(length)), reverse=reverse)
     return jnp.moveaxis(hs, 0, -2), last

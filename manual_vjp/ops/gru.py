@@ -17,7 +17,7 @@ Backward, with h_ct_t given for each output and that of the last state, from t =
     Only v_ct_t w_h^T waits for the step after it. A sequence that has ended: h_t = h_(t-1) and output 0, so H_ct_(t-1) = H_ct_t.
 Validity: everywhere. 16-bit inputs compute in float32, all states between the first and the last included.
 Residuals: x, weights and h_0, which the caller holds, and all h_t, which are the output itself (before it is rounded to 16 bits); so no memory of its own.
-    Autodiff keeps about ten arrays of that size. With `checkpoint` instead of h_t one state for each block of k steps, and the others are computed again.
+    Autodiff keeps nine arrays of that size. With `checkpoint` instead of h_t one state for each block of k steps, and the others are computed again.
 """
 
 import functools as ft

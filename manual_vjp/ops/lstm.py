@@ -16,7 +16,7 @@ Backward, with h_ct_t given for each output and those of the last state, from t 
     Only a_ct_t w_h^T waits for the step after it. A sequence that has ended: h_t, c_t = h_(t-1), c_(t-1) and output 0, and so for their cotangents.
 Validity: everywhere. 16-bit inputs compute in float32, all states between the first and the last included.
 Residuals: x, weights and the first state, which the caller holds; all h_t, which are the output itself (before it is rounded to 16 bits); and one c for
-    each block of 16 to 32 steps. Autodiff keeps about a dozen arrays of that size. With `checkpoint` instead of all h_t
+    each block of 16 to 32 steps. Autodiff keeps twelve arrays of that size. With `checkpoint` instead of all h_t
     one h and one c for each block of k steps, and the others are computed again.
 """
 
