@@ -61,6 +61,7 @@ def rows() -> Iterator[Row]:
     yield from _pooling()
     yield from _convolution()
     yield from _attention()
+    yield from _recurrent()
 
 
 def _elementwise() -> Iterator[Row]:
@@ -359,6 +360,70 @@ def _attention_row(
     return Row(
         name="attention", shape=words, args=args, variants=variants, floors=floors, flops=14.0 * b * n * n * h * d * area, tolerance=1e-4
     )
+
+
+def _recurrent() -> Iterator[Row]:
+    floors = {
+        ("rnn", 1024): {"autodiff": 1.5, "torch": 1.3, "temp": 1 / 15},
+        ("rnn", 256): {"autodiff": 1.2, "temp": 1 / 7},
+        ("gru", 1024): {"temp": 1 / 15},
+        ("lstm", 1024): {"autodiff": 1.2, "temp": 1 / 15},
+    }
+    for name, gates, t, b, d, h in (
+        ("rnn", 1, 128, 16, 64, 128),
+        ("rnn", 1, 256, 32, 256, 256),
+        ("rnn", 1, 1024, 32, 128, 256),
+        ("gru", 3, 1024, 32, 128, 256),
+        ("lstm", 4, 1024, 32, 128, 256),
+    ):
+        args = (
+            _normal(b, t, d),
+            _normal(d, gates * h, seed=1) / np.float32(d**0.5),
+            _normal(h, gates * h, seed=2) / np.float32(h**0.5),
+            _normal(gates * h, seed=3),
+        )
+        fn = getattr(mv, name)
+        variants = {
+            "ours": lambda *a, fn=fn: fn(*a)[0],
+            "ours, checkpoint": lambda *a, fn=fn: fn(*a, checkpoint=True)[0],
+            "autodiff": lambda *a, name=name: SPECS[name].reference(*a)[0],
+            "remat": lambda *a, name=name: _remat(name, *a),
+            **_torch_recurrent(name, gates, b, d, h),
+        }
+        yield Row(
+            name=name,
+            shape=f"T={t} B={b} D={d} H={h}",
+            args=args,
+            variants=variants,
+            floors=floors.get((name, t), {}),
+            flops=6.0 * gates * t * b * h * (d + h),
+            tolerance=1e-4,
+        )
+
+
+def _remat(name: str, x: Any, w_x: Any, w_h: Any, b: Any) -> Any:
+    """autodiff of the plain formula, with jax.checkpoint around each 32 steps."""
+    parts = jnp.moveaxis(x.reshape(x.shape[0], -1, 32, x.shape[2]), 1, 0)
+    plain = SPECS[name].reference
+
+    @jax.checkpoint
+    def part(state: Any, x: Any) -> Any:
+        hs, state = plain(x, w_x, w_h, b, *((None,) if name == "gru" else ()), *(state if name == "lstm" else (state,)))
+        return state, hs
+
+    zero = jnp.zeros((x.shape[0], w_h.shape[0]), x.dtype)
+    _, hs = jax.lax.scan(part, (zero, zero) if name == "lstm" else zero, parts)
+    return jnp.moveaxis(hs, 0, 1).reshape(x.shape[0], -1, w_h.shape[0])
+
+
+def _torch_recurrent(name: str, gates: int, b: int, d: int, h: int) -> dict[str, Torch]:
+    def call(t: Any, x: Any, w_x: Any, w_h: Any, bias: Any) -> Any:
+        kernel = {"rnn": t._VF.rnn_tanh, "gru": t._VF.gru, "lstm": t._VF.lstm}[name]
+        zero = t.zeros(1, b, h)
+        weights = (w_x.T.contiguous(), w_h.T.contiguous(), bias, t.zeros(gates * h))
+        return kernel(x, (zero, zero) if name == "lstm" else zero, weights, True, 1, 0.0, True, False, True)[0]
+
+    return _torch(call)
 
 
 def _torch(function: Callable[..., Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from manual_vjp.ops.conv import conv as conv
 from manual_vjp.ops.dropout import dropout as dropout
 from manual_vjp.ops.embedding import embedding as embedding
 from manual_vjp.ops.gelu import gelu as gelu
+from manual_vjp.ops.gru import gru as gru
 from manual_vjp.ops.huber import huber as huber
 from manual_vjp.ops.layer_norm import layer_norm as layer_norm
 from manual_vjp.ops.least_squares import least_squares as least_squares
@@ -18,12 +19,14 @@ from manual_vjp.ops.linear_cross_entropy import linear_cross_entropy as linear_c
 from manual_vjp.ops.log_softmax import log_softmax as log_softmax
 from manual_vjp.ops.logsumexp import logsumexp as logsumexp
 from manual_vjp.ops.low_rank_linear import low_rank_linear as low_rank_linear
+from manual_vjp.ops.lstm import lstm as lstm
 from manual_vjp.ops.max_pool import max_pool as max_pool
 from manual_vjp.ops.mlp import mlp as mlp
 from manual_vjp.ops.project import project as project
 from manual_vjp.ops.relu import relu as relu
 from manual_vjp.ops.residual import residual as residual
 from manual_vjp.ops.rms_norm import rms_norm as rms_norm
+from manual_vjp.ops.rnn import rnn as rnn
 from manual_vjp.ops.silu import silu as silu
 from manual_vjp.ops.softmax import softmax as softmax
 from manual_vjp.ops.softmax_cross_entropy import softmax_cross_entropy as softmax_cross_entropy

@@ -103,7 +103,9 @@ class Observation:
     @property
     def ct_scale(self) -> float:
         """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
-        return float(self.cts["large"][0].flat[0] / self.cts["base"][0].flat[0]) if self.cts["base"][0].size else 1.0
+        return next(
+            (float(large.flat[0] / base.flat[0]) for large, base in zip(self.cts["large"], self.cts["base"], strict=True) if base.size), 1.0
+        )
 
     def natural(self, leaf: int, most: float = tolerance.SATURATION) -> float:
         """The natural size of a gradient with respect to one leaf: cotangent * output / argument."""

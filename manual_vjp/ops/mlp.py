@@ -12,7 +12,8 @@ Backward, with y_ct given:
     w1_ct = sum_rows x^T z_ct     b1_ct = sum_rows z_ct     x_ct = z_ct w1^T
 Validity: z = 0 is a kink, where the derivative of ReLU is 0 by convention. In 16-bit dtypes h is rounded to the result's dtype between
     the layers, as autodiff of the plain formula has it; sums are taken in float32.
-Residuals: h, rows x d_hidden numbers, is the only array of its own (autodiff keeps h, a mask and one more of that size), or none, and h is computed again;
+Residuals: h, rows x d_hidden numbers, is the only array of its own (autodiff keeps h, a mask and one more of that size), or none, and h is computed again
+    (in one straight program on CPU, XLA before JAX 0.12 finds the h of the forward and keeps it all the same; not inside of a scan);
     x, w1 and w2 are arguments, b1 and b2 are kept for their dtype and devices.
 """
 
@@ -95,8 +96,8 @@ def _forward(x: Array, w1: Array, b1: Array, w2: Array, b2: Array, keep: bool) -
 
 def _backward(keep: bool, residuals: Residuals, y_ct: Array) -> tuple[Array | None, ...]:
     x, w1, b1, h, w2, b2 = residuals
-    if h is None:  # the barrier keeps XLA from finding the forward's h, and so from keeping it
-        x_again, w1_again = jax.lax.optimization_barrier((x, w1))
+    if h is None:  # the barrier keeps XLA from finding the forward's h: it is computed when y_ct is there, not before
+        x_again, w1_again, y_ct = jax.lax.optimization_barrier((x, w1, y_ct))
         h = _hidden(x_again, w1_again, b1)
     h_ct, w2_ct, b2_ct = linear_backward((h, w2, b2), y_ct)
     (z_ct,) = relu_backward(h, h_ct)

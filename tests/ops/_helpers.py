@@ -61,6 +61,8 @@ def _draw(rng: np.random.Generator, argument: str, shape: tuple[int, ...]) -> np
         return rng.integers(0, 2**32, size=shape, dtype=np.uint32)
     if argument in ("labels", "indices"):
         return rng.integers(0, 3, size=shape).astype(np.int32)
+    if argument == "lengths":
+        return rng.integers(0, 6, size=shape).astype(np.int32)  # sequences have 5 elements
     if argument == "where":
         return rng.random(shape) < 0.6
     if argument in ("weights", "var"):
@@ -149,6 +151,19 @@ CALLS = [
     Call(name="least_squares", shapes={"x": (3, 7), "y": (3, 2)}, split=()),
     Call(name="least_squares", shapes={"x": (3, 5), "y": (3,)}, options={"l2": 0.5}, split=()),
     Call(name="residual", shapes={"x": (4, 2, 3), "w": (3, 3), "scale": (3,)}),
+    Call(name="rnn", shapes={"x": (4, 5, 3), "w_x": (3, 2), "w_h": (2, 2), "b": (2,), "h0": None, "lengths": (4,)}, split=("x", "lengths")),
+    Call(
+        name="rnn",
+        shapes={"x": (4, 4, 3), "w_x": (3, 2), "w_h": (2, 2), "b": None, "h0": (4, 2), "lengths": None},
+        options={"activation": "relu", "reverse": True, "checkpoint": 2},
+        split=("x", "h0"),
+    ),
+    Call(name="gru", shapes={"x": (4, 5, 3), "w_x": (3, 6), "w_h": (2, 6), "b": None, "b_h": (6,), "h0": None, "lengths": None}),
+    Call(
+        name="lstm",
+        shapes={"x": (4, 5, 3), "w_x": (3, 8), "w_h": (2, 8), "b": None, "h0": None, "c0": (4, 2), "lengths": None},
+        split=("x", "c0"),
+    ),
 ]
 # In 16 bits: mlp and low_rank_linear round h, softmax the y that it keeps, residual takes f's output as it is rounded.
 ROUNDS_BETWEEN = {"mlp", "low_rank_linear", "softmax", "residual"}

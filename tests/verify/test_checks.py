@@ -248,3 +248,9 @@ def test_only_one_output_used_and_one_argument_differentiated():
     wrong, right = both_with(lambda a, b: jnp.where(jnp.all(b == 0), 2 * a, a)), both_with(lambda a, b: a)
     assert Status.FAIL in found(Spec(name="both-wrong", fn=wrong, args=TWO), "arguments")
     assert found(Spec(name="both-right", fn=right, args=TWO), "arguments") <= {Status.PASS, Status.SKIP}
+
+
+def test_an_empty_output_does_not_hide_how_the_others_are_scaled():
+    fn = rule(lambda x, h: (2 * x, 3 * h), lambda x, h: ((2 * x, 3 * h), None), lambda _, cts: (2 * cts[0], 3 * cts[1]))
+    spec = Spec(name="empty-output", fn=fn, args={"x": Arg(dims="t n"), "h": Arg(dims="n")}, sizes={"t": (0, 0), "n": (1, 3)})
+    assert {finding.status for finding in run(spec, cases=2, checks=["linearity"]).findings} == {Status.PASS}
