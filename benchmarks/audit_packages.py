@@ -1,0 +1,185 @@
+"""Audit released packages: is every custom rule found that their programs call, and is every one that `verify audit` accuses really wrong?
+
+    python benchmarks/audit_packages.py [--only PACKAGE ...] [--program NAME ...] [--limit SECONDS] [--json FILE]
+
+Each program of `benchmarks/audit_programs.py` is audited in a process of its own, killed after the limit. What is meant to differ is listed in
+`benchmarks/audit_baseline.toml`. The rules of a program are also counted by a walk over its equations, written here without `verify`: each must have been
+found. The results go to `benchmarks/results/audit_packages.json` (those of the packages that ran; others are kept), the table to the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # `benchmarks` is no installed package
+
+from benchmarks.audit_programs import PROGRAMS  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results/audit_packages.json"
+BASELINE = ROOT / "benchmarks/audit_baseline.toml"
+DIFFERENT = "different on purpose"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--only", nargs="*", choices=sorted(PROGRAMS), help="packages")
+    parser.add_argument("--program", nargs="*", help="names of programs")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one program")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--work", nargs=3, metavar=("PACKAGE", "PROGRAM", "FILE"), help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.work:
+        package, program, file = options.work
+        Path(file).write_text(json.dumps(work(package, program)), encoding="utf-8")
+        return 0
+    results = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
+    for package in options.only or PROGRAMS:
+        version = _version(package)
+        programs = {} if options.program is None else dict(results.get(package, {}).get("programs", {}))
+        for program in PROGRAMS[package] if version else ():
+            if options.program is None or program in options.program:
+                programs[program] = run(package, program, options.limit)
+                print(_line(package, program, programs[program]), flush=True)
+        if not version:
+            print(f"{package}: not installed, not run", flush=True)
+        if version or package not in results:
+            results[package] = {"version": version, "jax": _version("jax"), "programs": programs}
+        options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print("\n" + table(results))
+    return 0
+
+
+def run(package: str, program: str, limit: float) -> dict[str, Any]:
+    """The result of one program; {"error": ...} if its process ends without one."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, __file__, "--work", package, program, str(file)]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, cwd=folder, check=False)
+        except subprocess.TimeoutExpired:
+            return {"error": f"killed after {limit:g} s"}
+        if not file.exists():
+            return {"error": " ".join(done.stderr.split())[-600:]}
+        return {"seconds": round(time.perf_counter() - start, 1), **json.loads(file.read_text(encoding="utf-8"))}
+
+
+def work(package: str, program: str) -> dict[str, Any]:
+    """Audit one program in this process."""
+    import jax
+
+    from verify import audit
+    from verify.auditing.baseline import load
+
+    loss, args = PROGRAMS[package][program]()
+    walked = {place for place in (_place(equation) for equation in _walk(jax.make_jaxpr(loss)(*args).jaxpr)) if place}
+    floating = tuple(i for i, arg in enumerate(args) if any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) for leaf in jax.tree.leaves(arg)))
+    report = audit(jax.value_and_grad(loss, argnums=floating), *args, baseline=load(BASELINE) if BASELINE.exists() else ())
+    rules = [
+        {
+            "name": verdict.name,
+            "location": _relative(verdict.location),
+            "calls": verdict.calls,
+            "shapes": verdict.shapes,
+            "status": str(verdict.status),
+            "seconds": round(verdict.seconds, 1),
+            "different": next((note for note in verdict.notes if note.startswith(DIFFERENT)), ""),
+            "message": _message(verdict),
+        }
+        for verdict in report
+    ]
+    missed = sorted(walked - {rule["location"] for rule in rules})
+    return {"rules": rules, "walked": len(walked), "missed": missed}
+
+
+def _message(verdict: Any) -> str:
+    if verdict.status in ("PASS",):
+        return ""
+    worst = [finding for finding in verdict.findings if finding.status is verdict.status]
+    return verdict.diagnosis or next((f"{finding.check}: {finding.message}" for finding in worst), "") or " ".join(verdict.notes[:1])
+
+
+def _walk(jaxpr: Any) -> Iterator[Any]:
+    """Every equation of a custom rule that a program runs, at any depth: those inside of a rule's own forward and backward are not run here."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith("custom_") and "_call" in equation.primitive.name:
+            yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner := getattr(inner, "jaxpr", inner), "eqns"):
+                    yield from _walk(inner)
+
+
+def _place(equation: Any) -> str:
+    jaxpr = equation.params.get("call_jaxpr", equation.params.get("fun_jaxpr"))
+    return _relative(jaxpr.jaxpr.debug_info.func_src_info.partition(" at ")[2])
+
+
+def _relative(place: str) -> str:
+    """A path as it stands in any installation."""
+    return place.rpartition("site-packages/")[2]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _line(package: str, program: str, result: dict[str, Any]) -> str:
+    if "error" in result:
+        return f"{package}/{program}: {result['error']}"
+    missed = f", MISSED {result['missed']}" if result["missed"] else ""
+    lines = [f"{package}/{program}: {len(result['rules'])} rules, {result['walked']} by the walk{missed}, {result['seconds']} s"]
+    lines += [f"    {rule['status']} {rule['name']} {rule['seconds']} s {rule['different'] or rule['message']}" for rule in result["rules"]]
+    return "\n".join(lines)
+
+
+def distinct(package: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """The kind of each rule that a package's programs call, the worst over the programs."""
+    order = ["no derivative", "PASS", "different", "INCONCLUSIVE", "ERROR", "FAIL"]
+    found: dict[tuple[str, str], str] = {}
+    for program in package["programs"].values():
+        for rule in program.get("rules", ()):
+            kind = ("different" if rule["different"] else "no derivative") if rule["status"] == "SKIP" else rule["status"]
+            key = (rule["name"], rule["location"])
+            found[key] = max(kind, found.get(key, kind), key=order.index)
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: one row for each package."""
+    lines = [
+        "| package | version | JAX | programs | rules found | missed | PASS | different on purpose | no derivative | INCONCLUSIVE | FAIL |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, package in results.items():
+        if not package["version"]:
+            lines.append(f"| {name} | not installed: not run | | | | | | | | | |")
+            continue
+        kinds = list(distinct(package).values())
+        programs = package["programs"].values()
+        unfinished = sum("error" in program for program in programs)
+        ran = f"{len(programs)} ({unfinished} not finished)" if unfinished else f"{len(programs)}"
+        missed = len({place for program in programs for place in program.get("missed", ())})
+        counts = [kinds.count("PASS"), kinds.count("different"), kinds.count("no derivative"), kinds.count("INCONCLUSIVE")]
+        cells = [name, package["version"], package["jax"], ran, len(kinds), missed, *counts, kinds.count("FAIL") + kinds.count("ERROR")]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
