@@ -63,7 +63,7 @@ def _take_values(listener: Listener, told: Listener) -> None:
 
 def _unheard(jaxpr: Any, listener: Listener) -> list[Rule]:
     """Rules of equations that nobody called through their object: verified as they stand in the program, at its shapes."""
-    heard = {rule.location for rule in listener.rules.values()}
+    heard = {rule.place for rule in listener.rules.values()}
     found: dict[Any, Rule] = {}
     for equation in _compat.walk(jaxpr):
         if equation.primitive.name not in _compat.CUSTOM_RULES:
@@ -75,7 +75,9 @@ def _unheard(jaxpr: Any, listener: Listener) -> list[Rule]:
             continue
         args = tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars)
         kind = "custom_jvp" if "jvp" in equation.primitive.name else "custom_vjp"
-        rule = found.setdefault((place, name, shapes), Rule(name=name, location=place, kind=kind, function=_bound(equation), whole=False))
+        rule = found.setdefault(
+            (place, name, shapes), Rule(name=name, location=place, place=place, kind=kind, function=_bound(equation), whole=False)
+        )
         signature = rule.signatures.setdefault(shapes, Signature(args=args))
         signature.calls += 1
         if (site := _compat.source_line(equation)) and site not in signature.sites:

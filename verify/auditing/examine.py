@@ -20,6 +20,7 @@ from verify.errors import SpecError
 from verify.records import Finding, Status, Verdict
 from verify.runner import run_cases
 from verify.spec import USER_DTYPES, Spec
+from verify.values import generator
 
 SIGNATURES = 3  # of one rule that are verified, the smallest first
 DRAWS = 2  # at each, besides the program's own values
@@ -44,6 +45,8 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None) -> V
                 ),
             )
         verdict = run_cases(spec, cases, checks)
+        if verdict.status is Status.SKIP:  # nothing was compared: no success, and no reason to leave it out
+            verdict = replace(verdict, status=Status.INCONCLUSIVE)
     except SpecError as error:
         finding = Finding(check="structure", status=Status.INCONCLUSIVE, message=str(error))
         return _labelled(rule, Verdict(name=rule.name, status=Status.INCONCLUSIVE, findings=(finding,)))
@@ -63,7 +66,8 @@ def _cases(rule: Rule, seed: int, notes: list[str]) -> Iterator[Case]:
     usable = sorted((s for s in rule.signatures.values() if _has_float(s.args)), key=_elements)
     if not usable:
         return
-    others = list(_other_sizes(rule, usable[0])) if rule.whole else []
+    rng = generator(rule.name, seed, 0, "audit")
+    others = list(_other_sizes(rule, usable[0], rng)) if rule.whole else []
     fitting = [s for s in usable if _elements(s) <= TOO_LARGE] or ([] if others else usable[:1])
     chosen = [*fitting[: SIGNATURES - 1], *fitting[SIGNATURES - 1 :][-1:]]
     if len(chosen) < len(usable):
@@ -78,14 +82,14 @@ def _cases(rule: Rule, seed: int, notes: list[str]) -> Iterator[Case]:
     for signature in chosen:
         large = _elements(signature) > LARGE
         for draw in range(1 if large else 1 + DRAWS):
-            case = _case(rule, _filled(signature), seed, index, first=draw == 0)
+            case = _case(rule, _filled(signature, rng), seed, index, first=draw == 0)
             yield replace(case, thorough=not large and draw < 2)
             index += 1
     for args in others:
         yield replace(_case(rule, args, seed, index, first=False), beyond=True, thorough=index % 2 == 0)
         index += 1
     for dtype in _other_dtypes(rule, usable[0]) if rule.whole and _elements(usable[0]) <= TOO_LARGE else ():
-        yield replace(_case(rule, _filled(usable[0]), seed, index, first=False, dtype=dtype), beyond=True)
+        yield replace(_case(rule, _filled(usable[0], rng), seed, index, first=False, dtype=dtype), beyond=True)
         index += 1
 
 
@@ -97,13 +101,26 @@ def _case(rule: Rule, args: tuple[Any, ...], seed: int, index: int, first: bool,
     return replace(case, index=index, dtype=label)
 
 
-def _filled(signature: Signature) -> tuple[Any, ...]:
-    """The arguments with the program's values where they are known."""
-    if not signature.values:
-        return signature.args
+def _filled(signature: Signature, rng: np.random.Generator) -> tuple[Any, ...]:
+    """The arguments with the program's values where they are known, and with integers that fit as indices where they are not."""
     leaves, tree = jax.tree.flatten(signature.args, is_leaf=lambda node: isinstance(node, Static))
-    values = iter(signature.values)
-    return jax.tree.unflatten(tree, [leaf if isinstance(leaf, Static) else np.asarray(next(values)) for leaf in leaves])
+    values = iter(signature.values or [None] * len(leaves))
+    below = _smallest_size(_arrays(signature.args))
+
+    def filled(leaf: Any) -> Any:
+        if isinstance(leaf, Static):
+            return leaf
+        value = next(values)
+        if value is None and jax.numpy.issubdtype(leaf.dtype, np.integer) and isinstance(leaf, jax.ShapeDtypeStruct):
+            return rng.integers(0, below, leaf.shape).astype(leaf.dtype)
+        return leaf if value is None else np.asarray(value)
+
+    return jax.tree.unflatten(tree, [filled(leaf) for leaf in leaves])
+
+
+def _smallest_size(arrays: Sequence[Any]) -> int:
+    """Below it lies what may be an index into one of the arrays."""
+    return max(1, min((size for array in arrays if jax.numpy.issubdtype(array.dtype, np.inexact) for size in array.shape), default=1))
 
 
 def _has_float(args: tuple[Any, ...]) -> bool:
@@ -119,10 +136,10 @@ def _elements(signature: Signature) -> int:
     return sum(math.prod(leaf.shape) for leaf in _arrays(signature.args))
 
 
-def _other_sizes(rule: Rule, signature: Signature) -> Iterator[tuple[Any, ...]]:
+def _other_sizes(rule: Rule, signature: Signature, rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """The same arguments at other sizes: equal sizes stay equal, 1 stays 1; each only if the function accepts it."""
     sizes = sorted({size for leaf in _arrays(signature.args) for size in leaf.shape if size > 1})
-    free = [size for size in sizes if _accepts(rule, _resized(signature, {size: size + 1}))]
+    free = [size for size in sizes if _accepts(rule, _resized(signature, {size: size + 1}, rng))]
     if not free:
         return
     primes = (PRIMES * (len(free) // len(PRIMES) + 1))[: len(free)]
@@ -134,20 +151,29 @@ def _other_sizes(rule: Rule, signature: Signature) -> Iterator[tuple[Any, ...]]:
     ]
     found = 0
     for mapping in trials:
-        args = _resized(signature, mapping)
+        args = _resized(signature, mapping, rng)
         if found < OTHER_SIZES and sum(math.prod(leaf.shape) for leaf in _arrays(args)) <= LARGE and _accepts(rule, args):
             found += 1
             yield args
 
 
-def _resized(signature: Signature, mapping: dict[int, int]) -> tuple[Any, ...]:
-    def leaf(value: Any) -> Any:
+def _resized(signature: Signature, mapping: dict[int, int], rng: np.random.Generator) -> tuple[Any, ...]:
+    """The arguments with other sizes; values are repeated or cut, and those that may be indices stay indices."""
+
+    def shaped(value: Any) -> Any:
         if isinstance(value, Static):
             return value
         shape = tuple(mapping.get(size, size) for size in value.shape)
         return np.resize(value, shape) if isinstance(value, np.ndarray) else jax.ShapeDtypeStruct(shape, value.dtype)
 
-    return jax.tree.map(leaf, _filled(signature), is_leaf=lambda node: isinstance(node, Static))
+    args = jax.tree.map(shaped, _filled(signature, rng), is_leaf=lambda node: isinstance(node, Static))
+    below = _smallest_size(_arrays(args))
+
+    def inside(value: Any) -> Any:
+        whole = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.size and value.min() >= 0
+        return value % below if whole else value
+
+    return jax.tree.map(inside, args, is_leaf=lambda node: isinstance(node, Static))
 
 
 def _other_dtypes(rule: Rule, signature: Signature) -> list[str]:

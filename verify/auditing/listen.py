@@ -17,11 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import source_info_util
 
-from verify.auditing.rules import SITES, Rule, Signature, describe, identity, location, name_of, near, positional
+from verify.auditing.closures import freed
+from verify.auditing.rules import SITES, Rule, Signature, describe, identity, location, name_of, near, plain, positional, written
 from verify.cases import Static
 
 SILENT = (str(Path(jax.__file__).parent), __file__)  # whose lines are nobody's call
+source_info_util.register_exclusion(__file__)  # equations keep the user's line, not the one that tells of the call
 CALLBACKS = 3  # calls of one signature that tell their values
 
 
@@ -46,7 +49,7 @@ class Listener:
         with self._lock:
             known = self.rules.get(who)
             if known is None:
-                known = self.rules[who] = Rule(name=name_of(rule.fun), location=location(rule.fun), kind=kind, function=rule)
+                known = self.rules[who] = _new_rule(rule, kind)
             signature = known.signatures.setdefault(key, Signature(args=described))
             signature.calls += 1
             if len(signature.sites) < SITES and (site := _caller()) not in signature.sites:
@@ -71,6 +74,12 @@ class Listener:
                     signature.values = [np.asarray(value) for value in values]
 
             jax.debug.callback(store, *leaves)
+
+
+def _new_rule(rule: Any, kind: str) -> Rule:
+    return Rule(
+        name=name_of(rule.fun), location=location(written(rule.fun)), place=location(plain(rule.fun)), kind=kind, function=freed(rule)
+    )
 
 
 def _caller() -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from verify.cases import Static
 
+WRAPPERS = ("jax", "equinox")  # packages whose inner functions are no rules of theirs
 SITES = 4  # source lines of calls that are remembered
 
 
@@ -35,13 +36,15 @@ class Signature:
 class Rule:
     """One custom rule, and every way in which it was called.
 
-    name: "module:qualified name". location: "file:line" of the function that it is the rule of. kind: "custom_vjp" or "custom_jvp".
+    name: "module:qualified name". location: "file:line" of the function that it is the rule of. place: the same of what JAX was given, which may be a
+    wrapper's. kind: "custom_vjp" or "custom_jvp".
     function: takes the arguments of a signature. whole: whether `function` is the rule itself, which can be traced at other shapes, rather than
     one call in a traced program.
     """
 
     name: str
     location: str
+    place: str
     kind: str
     function: Callable[..., Any]
     whole: bool = True
@@ -62,9 +65,35 @@ def plain(function: Any) -> Any:
     return function
 
 
+def written(function: Any) -> Any:
+    """The function that a person wrote, where a rule was made of it by a wrapper such as `jax.custom_gradient` or `equinox.filter_custom_vjp`."""
+    inner = plain(function)
+    for _ in range(4):
+        if str(getattr(inner, "__module__", "")).split(".")[0] not in WRAPPERS or "<locals>" not in _as_written(inner):
+            return inner
+        held = (cell.cell_contents for cell in inner.__closure__ or () if not _empty(cell))
+        others = [plain(value) for value in held if hasattr(plain(value), "__code__") and plain(value).__module__ != inner.__module__]
+        if not others:
+            return inner
+        inner = others[0]
+    return inner
+
+
+def _as_written(function: Any) -> str:
+    """The qualified name in the source, which `functools.wraps` does not change."""
+    return str(getattr(getattr(function, "__code__", None), "co_qualname", ""))
+
+
+def _empty(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is None
+    except ValueError:
+        return True
+
+
 def location(function: Any) -> str:
     """ "file:line" of a function's source, or the name of its type."""
-    code = getattr(plain(function), "__code__", None)
+    code = getattr(function, "__code__", None)
     return f"{near(code.co_filename)}:{code.co_firstlineno}" if code else f"{type(function).__module__}.{type(function).__name__}"
 
 
@@ -78,7 +107,7 @@ def near(path: str) -> str:
 
 def name_of(function: Any) -> str:
     """ "module:qualified name" of a function, printable and without what an address may not hold."""
-    inner = plain(function)
+    inner = written(function)
     qualified = getattr(inner, "__qualname__", None) or getattr(inner, "__name__", None) or type(inner).__name__
     module = getattr(inner, "__module__", None) or "?"
     if module == "__main__" and (code := getattr(inner, "__code__", None)):  # a script, by the name that it has for others

@@ -1,0 +1,404 @@
+"""`verify.audit`: each rule of a program is found once, named with its line, and judged; wrong ones fail, right ones near them pass."""
+
+from __future__ import annotations
+
+import functools as ft
+import inspect
+import json
+import re
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend import core
+from jax.sharding import AxisType, PartitionSpec
+
+import verify
+from verify.auditing import baseline
+from verify.auditing.collect import collect
+from verify.auditing.listen import Listener, listening
+from verify.errors import SpecError
+from verify.records import Status
+
+GRADIENT = ["gradient", "finite-difference"]
+
+
+@jax.custom_vjp
+def squashed(x):
+    return jnp.tanh(x)
+
+
+squashed.defvjp(lambda x: (jnp.tanh(x), jnp.tanh(x)), lambda y, ct: (ct * (1 - y**2),))
+
+
+@jax.custom_vjp
+def stale(x):  # saves x where the formula needs tanh(x)
+    return jnp.tanh(x)
+
+
+stale.defvjp(lambda x: (jnp.tanh(x), x), lambda y, ct: (ct * (1 - y**2),))
+
+
+@jax.custom_jvp
+def cube(x):
+    return x**3
+
+
+cube.defjvp(lambda primals, tangents: (primals[0] ** 3, 3 * primals[0] ** 2 * tangents[0]))
+
+
+@ft.partial(jax.custom_vjp, nondiff_argnums=(0, 2))
+def applied(function, x, times):
+    return function(x) * times
+
+
+applied.defvjp(lambda f, x, n: (f(x) * n, x), lambda f, n, x, ct: (jax.vjp(f, x)[1](ct)[0] * n,))
+
+
+@jax.custom_vjp
+def reverse(x):
+    return x
+
+
+reverse.defvjp(lambda x: (x, None), lambda _, ct: (-ct,))
+
+
+@jax.custom_vjp
+def dropped(x, key):
+    return x * jax.random.bernoulli(key, 0.5, x.shape)
+
+
+dropped.defvjp(lambda x, key: (dropped(x, key), key), lambda key, ct: (ct * jax.random.bernoulli(key, 0.5, ct.shape), None))
+
+
+@jax.custom_vjp
+def rows(table, index):
+    return table[index]
+
+
+rows.defvjp(
+    lambda table, index: (table[index], (index, table.shape[0])),
+    lambda r, ct: (jnp.zeros((r[1], ct.shape[1]), ct.dtype).at[r[0]].add(ct), None),
+)
+
+
+def inner(function):
+    """A rule three levels deep: in a scan, in a jit, in a checkpoint."""
+
+    def program(x):
+        def step(total, row):
+            return total + jax.checkpoint(jax.jit(lambda r: function(r * 2)))(row), None
+
+        return jax.lax.scan(step, jnp.zeros(x.shape[1]), x)[0].sum()
+
+    return program
+
+
+X = jnp.linspace(-1.0, 1.5, 12).reshape(4, 3)
+
+
+def statuses(report):
+    return {verdict.name.rpartition(":")[2]: verdict.status for verdict in report}
+
+
+def line_of(function):
+    return inspect.getsourcelines(function)[1]
+
+
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_wrong_rule_three_levels_deep_is_named_with_its_line(differentiate):
+    program = inner(stale)
+    (verdict,) = verify.audit(jax.grad(program) if differentiate else program, X, checks=GRADIENT)
+    assert verdict.status is Status.FAIL
+    assert verdict.location == f"tests/verify/test_audit.py:{line_of(stale)}"
+    assert verdict.location in str(verdict)
+
+
+def test_right_rule_near_it_passes():
+    (verdict,) = verify.audit(jax.grad(inner(squashed)), X, checks=GRADIENT)
+    assert verdict.status is Status.PASS
+    assert verdict.name == "test_audit:squashed"
+
+
+def custom_equations(jaxpr):
+    """The functions of all custom rules of a traced program: walked here without verify."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith("custom_"):
+            yield equation.params["call_jaxpr"].jaxpr.debug_info.func_src_info
+        for value in equation.params.values():
+            for item in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(item, core.ClosedJaxpr):
+                    yield from custom_equations(item.jaxpr)
+                elif isinstance(item, core.Jaxpr):
+                    yield from custom_equations(item)
+
+
+def everything(x, index, key):
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+    looped = jax.lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, cube(c[1])), (0, x))[1]
+    branched = jax.lax.cond(x[0, 0] > 0, lambda x: applied(jnp.sin, x, 2), squashed, x)
+    mapped = jax.vmap(lambda row, k: dropped(row, k))(x, jax.random.split(key, 4))
+    sharded = jax.shard_map(reverse, mesh=mesh, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d"))(x)
+    return inner(stale)(looped + branched + mapped + sharded) + rows(x, index).sum() + jax.nn.relu(x).sum() + jax.nn.relu(x[0]).sum()
+
+
+def test_every_rule_is_found_and_none_twice():
+    args = X, jnp.array([0, 3, 3]), jax.random.key(0)
+    rules, _ = collect(everything, args)
+    walked = set(custom_equations(jax.make_jaxpr(everything)(*args).jaxpr))
+    assert len(walked) == 8
+    assert len(rules) == len({rule.name for rule in rules}) == len(walked)
+    relu = next(rule for rule in rules if rule.name.endswith(":relu"))
+    assert (relu.calls, len(relu.signatures)) == (2, 2)
+
+
+def test_values_of_the_program_are_used_where_it_has_them():
+    rules, _ = collect(jax.grad(lambda x: inner(squashed)(x + 5)), (X,))
+    ((signature,),) = [rule.signatures.values() for rule in rules]
+    assert signature.values[0].tolist() == pytest.approx(((X[0] + 5) * 2).tolist())
+    rules, _ = collect(inner(squashed), (jax.ShapeDtypeStruct((4, 3), "float32"),))
+    assert not next(iter(rules[0].signatures.values())).values
+
+
+def test_rules_that_were_traced_before_are_found_too():
+    program = jax.jit(inner(cube))
+    program(X)
+    assert statuses(verify.audit(program, X, checks=GRADIENT)) == {"cube": Status.PASS}
+
+
+@pytest.mark.parametrize(
+    ("program", "args"),
+    [
+        (lambda x: applied(lambda y: jnp.sin(y) * 3, x, 2).sum(), (X,)),
+        (lambda x, key: dropped(x, key).sum(), (X, jax.random.key(1))),
+        (lambda x, index: rows(x, index).sum(), (X, jnp.array([1, 1, 2]))),
+        (lambda x, index: rows(x, index).sum(), (jax.ShapeDtypeStruct((4, 3), "float32"), jax.ShapeDtypeStruct((3,), "int32"))),
+    ],
+    ids=["function and number", "key", "indices", "shapes only"],
+)
+def test_arguments_without_a_derivative(program, args):
+    (verdict,) = verify.audit(program, *args, checks=GRADIENT)
+    assert verdict.status is Status.PASS, str(verdict)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_rule_that_closes_over_a_traced_value(differentiate, wrong):
+    def program(x, w):
+        @jax.custom_vjp
+        def scaled(x):
+            return jnp.sin(x) * w
+
+        scaled.defvjp(lambda x: (scaled(x), x), lambda x, ct: (ct * jnp.cos(x) * (1 if wrong else w),))
+        return scaled(x).sum()
+
+    (verdict,) = verify.audit(jax.grad(program) if differentiate else program, X, X + 2, checks=GRADIENT)
+    assert verdict.status is (Status.FAIL if wrong else Status.PASS), str(verdict)
+
+
+def test_a_factory_makes_one_rule_for_each_setting():
+    def made(factor):
+        rule = jax.custom_vjp(lambda x: x * factor)
+        rule.defvjp(lambda x: (x * factor, None), lambda _, ct: (ct * factor,))
+        return rule
+
+    rules, _ = collect(lambda x: made(2.0)(x) + made(2.0)(x) + made(3.0)(x), (X,))
+    assert sorted(rule.calls for rule in rules) == [1, 2]
+
+
+def test_a_wrapper_is_named_by_what_it_wraps():
+    @jax.custom_gradient
+    def exponential(x):
+        return jnp.exp(x), lambda ct: ct * jnp.exp(x)
+
+    (verdict,) = verify.audit(lambda x: exponential(x).sum(), X, checks=GRADIENT)
+    assert verdict.status is Status.PASS
+    assert "exponential" in verdict.name
+    assert verdict.location.startswith("tests/verify/test_audit.py:")
+
+
+def test_listening_ends():
+    before = jax.custom_vjp.__call__, jax.custom_jvp.__call__
+    with pytest.raises(ZeroDivisionError), listening(Listener()):
+        1 / 0  # noqa: B018
+    assert (jax.custom_vjp.__call__, jax.custom_jvp.__call__) == before
+
+
+def test_no_float_argument_is_left_out_and_nothing_found_is_no_success():
+    count = jax.custom_jvp(lambda x: x.sum())
+    count.defjvp(lambda primals, tangents: (primals[0].sum(), tangents[0].sum()))
+    (verdict,) = verify.audit(lambda x: count(x), jnp.arange(3))
+    assert verdict.status is Status.SKIP
+    assert not verify.audit(lambda x: x + 1, X)
+
+
+def test_program_that_raises_is_a_clear_error():
+    with pytest.raises(SpecError, match="the program raises TypeError"):
+        verify.audit(lambda x: x @ x, X)
+    with pytest.raises(SpecError, match="must be callable, got int"):
+        verify.audit(3)
+
+
+def test_budget_leaves_the_rest_with_its_reason():
+    report = verify.audit(lambda x: squashed(x) + cube(x), X, checks=GRADIENT, budget=0.0)
+    assert [verdict.status for verdict in report] == [Status.PASS, Status.SKIP] or all(v.status is Status.SKIP for v in report)
+    assert "budget of 0 s" in str(report)
+
+
+def test_a_declared_difference_is_no_failure_until_it_changes():
+    report = verify.audit(lambda x: reverse(x).sum(), X, checks=GRADIENT)
+    (verdict,) = report
+    assert verdict.status is Status.FAIL
+    (gap,) = _reread(baseline.render(report))
+    assert gap.reason == baseline.TODO
+    (excused,) = verify.audit(lambda x: reverse(x).sum(), X, checks=GRADIENT, baseline=[gap])
+    assert excused.status is Status.SKIP
+    assert gap.reason in str(excused)
+    other = baseline.Gap(name=gap.name, reason="reversal", difference=gap.difference.replace("wrong sign", "right one times 2"))
+    changed = baseline.declared(verdict, [other])
+    assert changed.status is Status.FAIL
+    assert "differs otherwise" in str(changed)
+    (right,) = verify.audit(lambda x: squashed(x).sum(), X, checks=GRADIENT)
+    unneeded = baseline.declared(right, [baseline.Gap(name=right.name, reason="none", difference="x")])
+    assert unneeded.status is Status.PASS
+    assert "remove it" in unneeded.notes[-1]
+
+
+def _reread(text, path="verify-baseline.toml"):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / path).write_text(text)
+        return baseline.load(Path(folder) / path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[rule]]\nname = 'a'", "missing required field `reason`"),
+        ("[[rules]]", "unknown field `rules`"),
+        ("not toml", "not TOML"),
+        ("[[rule]]\nname = 1\nreason = ''\ndifference = ''", "Expected `str`"),
+    ],
+)
+def test_bad_baseline_is_a_clear_error(text, words):
+    with pytest.raises(SpecError, match=re.escape(words)):
+        _reread(text)
+
+
+MODULE = """
+import jax
+import jax.numpy as jnp
+
+@jax.custom_vjp
+def forgetful(x, w):
+    return x * w
+
+forgetful.defvjp(lambda x, w: (x * w, (x, w)), lambda r, ct: (ct * r[1], ct))
+
+def loss(x, w=2.0):
+    return forgetful(x, x + w).sum()
+
+def example():
+    return (jnp.arange(6.0),)
+
+if __name__ == "__main__":
+    import sys
+    print("trained", sys.argv[1:], jax.grad(loss)(*example()))
+    if "fail" in sys.argv:
+        raise OSError("no disk")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "model.py").write_text(MODULE)
+    return tmp_path
+
+
+def command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "verify.cli", "audit", *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_command_line_audits_a_program_and_a_script(folder):
+    done = command(folder, "model:loss", "--args", "model:example", "--check", "gradient", "--json", "a.json")
+    assert done.returncode == 1, done.stderr
+    assert "FAIL model:forgetful" in done.stdout
+    assert "from model import forgetful" in done.stdout
+    (verdict,) = json.loads((folder / "a.json").read_text())["verdicts"]
+    assert (verdict["location"], verdict["calls"]) == ("model.py:5", 1)
+    done = command(folder, "model.py", "--check", "gradient", "--write-baseline", "--", "fail")
+    assert done.returncode == 1
+    assert "OSError" in done.stdout
+    assert "trained ['fail']" in done.stderr
+    done = command(folder, "model:loss", "--arg", "x=f32[6]", "--check", "gradient")
+    assert done.returncode == 0, done.stdout
+    assert "different on purpose" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model"], "wanted pkg.mod:program"),
+        (["model:los"], 'Did you mean "loss"?'),
+        (["nosuch.py"], "there is no file nosuch.py"),
+        (["model:loss", "--arg", "x=f33[2]"], "there is no dtype 'f33'"),
+        (["model:loss", "--arg", "y=f32[2]"], "has no parameter 'y'"),
+        (["model:loss", "--arg", "x=f32(2)"], "wanted name=dtype[sizes]"),
+        (["model:loss"], "missing a required argument: 'x'"),
+        (["model:loss", "--args", "model:example", "--arg", "x=f32[2]"], "exclude each other"),
+        (["model:loss", "--baseline", "none.toml"], "none.toml"),
+        (["model.py", "--arg", "x=f32[2]"], "are for programs"),
+    ],
+)
+def test_bad_command_lines_are_one_line(folder, monkeypatch, arguments, words):
+    from click.testing import CliRunner
+
+    from verify.cli import main
+
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    done = CliRunner().invoke(main, ["audit", *arguments])
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+SUITE = textwrap.dedent("""
+    import jax, pytest
+    from model import loss, example
+
+    @pytest.mark.parametrize("n", range(3))
+    def test_loss(n):
+        assert jax.grad(loss)(*example()).shape == (6,)
+
+    def test_relu():
+        assert jax.nn.relu(1.0) == 1
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [0, 2])
+def test_pytest_reports_each_rule_once(folder, processes):
+    (folder / "test_model.py").write_text(SUITE)
+    spread = ["-n", "2"] if processes else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--verify-audit", "--junitxml=out.xml", *spread], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert "1 failed, 5 passed" in done.stdout
+    assert "FAILED verify-audit::model:forgetful" in done.stdout
+    assert "1 FAIL, 1 PASS" in done.stdout
+    assert (folder / "out.xml").read_text().count('classname="verify-audit"') == 2
+
+
+def test_pytest_without_the_flag_hears_nothing(folder):
+    (folder / "test_model.py").write_text("def test_nothing():\n    import sys\n    assert 'jax' not in sys.modules\n")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
