@@ -4,7 +4,7 @@
 
 Each program of `benchmarks/audit_programs.py` is audited in a process of its own, killed after the limit. What is meant to differ is listed in
 `benchmarks/audit_baseline.toml`. The rules of a program are also counted by a walk over its equations, written here without `verify`: each must have been
-found. The results go to `benchmarks/results/audit_packages.json` (those of the packages that ran; others are kept), the table to the terminal.
+found. A rule is examined with the package that it belongs to; where another package calls it, it is only found. The results go to `benchmarks/results/audit_packages.json` (those of the packages that ran; others are kept), the table to the terminal.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from benchmarks.audit_programs import PROGRAMS  # noqa: E402
 RESULTS = ROOT / "benchmarks/results/audit_packages.json"
 BASELINE = ROOT / "benchmarks/audit_baseline.toml"
 DIFFERENT = "different on purpose"
+NOT_FINISHED = "NOT FINISHED"
+ELSEWHERE = "ELSEWHERE"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.work:
         package, program, file = options.work
-        Path(file).write_text(json.dumps(work(package, program)), encoding="utf-8")
+        work(package, program, Path(file))
         return 0
     results = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
     for package in options.only or PROGRAMS:
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(package: str, program: str, limit: float) -> dict[str, Any]:
-    """The result of one program; {"error": ...} if its process ends without one."""
+    """The result of one program. "error" says why its process ended before it had examined all rules, if it did."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
@@ -69,39 +71,53 @@ def run(package: str, program: str, limit: float) -> dict[str, Any]:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, cwd=folder, check=False)
+            error = " ".join(done.stderr.split())[-400:] if done.returncode else ""
         except subprocess.TimeoutExpired:
-            return {"error": f"killed after {limit:g} s"}
-        if not file.exists():
-            return {"error": " ".join(done.stderr.split())[-600:]}
-        return {"seconds": round(time.perf_counter() - start, 1), **json.loads(file.read_text(encoding="utf-8"))}
+            error = f"killed after {limit:g} s"
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rules": [], "walked": 0, "missed": []}
+    return {"seconds": round(time.perf_counter() - start, 1), **result, **({"error": error} if error else {})}
 
 
-def work(package: str, program: str) -> dict[str, Any]:
-    """Audit one program in this process."""
+def work(package: str, program: str, file: Path) -> None:
+    """Audit one program in this process, and write the result again after each rule: what hangs costs its own verdict only."""
     import jax
 
-    from verify import audit
+    from verify.auditing.audit import examine_all
     from verify.auditing.baseline import load
+    from verify.auditing.collect import collect
 
     loss, args = PROGRAMS[package][program]()
-    walked = {place for place in (_place(equation) for equation in _walk(jax.make_jaxpr(loss)(*args).jaxpr)) if place}
-    floating = tuple(i for i, arg in enumerate(args) if any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) for leaf in jax.tree.leaves(arg)))
-    report = audit(jax.value_and_grad(loss, argnums=floating), *args, baseline=load(BASELINE) if BASELINE.exists() else ())
-    rules = [
-        {
-            "name": verdict.name,
-            "location": _relative(verdict.location),
-            "calls": verdict.calls,
-            "shapes": verdict.shapes,
-            "status": str(verdict.status),
-            "seconds": round(verdict.seconds, 1),
-            "different": next((note for note in verdict.notes if note.startswith(DIFFERENT)), ""),
-            "message": _message(verdict),
-        }
-        for verdict in report
-    ]
-    missed = sorted(walked - {rule["location"] for rule in rules})
-    return {"rules": rules, "walked": len(walked), "missed": missed}
+    walked = {place for place in map(_place, _walk(jax.make_jaxpr(loss)(*args).jaxpr)) if place}
+    floating = [i for i, arg in enumerate(args) if any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) for leaf in jax.tree.leaves(arg))]
+    found, notes = collect(jax.value_and_grad(loss, argnums=tuple(floating)), args)
+    missed = sorted(walked - {_relative(rule.place) for rule in found})
+    baseline = load(BASELINE) if BASELINE.exists() else ()
+    rules = [{"name": rule.name, "location": _relative(rule.location), "status": NOT_FINISHED, "seconds": 0.0} for rule in found]
+    others = {name.replace("-", "_") for name in PROGRAMS} - {package.replace("-", "_")}
+    for entry in rules:
+        if entry["location"].partition("/")[0] in others:
+            entry["status"] = ELSEWHERE
+    for i, rule in enumerate([None, *found]):  # what `verify.audit` does, with a result after each rule
+        if rule is not None and rules[i - 1]["status"] == ELSEWHERE:
+            continue
+        if rule is not None:
+            rules[i - 1] = _entry(next(iter(examine_all([rule], notes, baseline=baseline))))
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps({"rules": rules, "walked": len(walked), "missed": missed}), encoding="utf-8")
+        new.replace(file)
+
+
+def _entry(verdict: Any) -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "location": _relative(verdict.location),
+        "calls": verdict.calls,
+        "shapes": verdict.shapes,
+        "status": str(verdict.status),
+        "seconds": round(verdict.seconds, 1),
+        "different": next((note for note in verdict.notes if note.startswith(DIFFERENT)), ""),
+        "message": _message(verdict),
+    }
 
 
 def _message(verdict: Any) -> str:
@@ -114,7 +130,7 @@ def _message(verdict: Any) -> str:
 def _walk(jaxpr: Any) -> Iterator[Any]:
     """Every equation of a custom rule that a program runs, at any depth: those inside of a rule's own forward and backward are not run here."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name.startswith("custom_") and "_call" in equation.primitive.name:
+        if equation.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call")):
             yield equation
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
@@ -140,20 +156,24 @@ def _version(package: str) -> str | None:
 
 
 def _line(package: str, program: str, result: dict[str, Any]) -> str:
-    if "error" in result:
-        return f"{package}/{program}: {result['error']}"
     missed = f", MISSED {result['missed']}" if result["missed"] else ""
-    lines = [f"{package}/{program}: {len(result['rules'])} rules, {result['walked']} by the walk{missed}, {result['seconds']} s"]
-    lines += [f"    {rule['status']} {rule['name']} {rule['seconds']} s {rule['different'] or rule['message']}" for rule in result["rules"]]
+    error = f", {result['error']}" if "error" in result else ""
+    lines = [f"{package}/{program}: {len(result['rules'])} rules, {result['walked']} by the walk{missed}, {result['seconds']} s{error}"]
+    lines += [
+        f"    {rule['status']} {rule['name']} {rule['seconds']} s {rule.get('different', '') or rule.get('message', '')}"
+        for rule in result["rules"]
+    ]
     return "\n".join(lines)
 
 
 def distinct(package: dict[str, Any]) -> dict[tuple[str, str], str]:
     """The kind of each rule that a package's programs call, the worst over the programs."""
-    order = ["no derivative", "PASS", "different", "INCONCLUSIVE", "ERROR", "FAIL"]
+    order = ["no derivative", "PASS", "different", NOT_FINISHED, "INCONCLUSIVE", "ERROR", "FAIL"]
     found: dict[tuple[str, str], str] = {}
     for program in package["programs"].values():
-        for rule in program.get("rules", ()):
+        for rule in program["rules"]:
+            if rule["status"] == ELSEWHERE:
+                continue
             kind = ("different" if rule["different"] else "no derivative") if rule["status"] == "SKIP" else rule["status"]
             key = (rule["name"], rule["location"])
             found[key] = max(kind, found.get(key, kind), key=order.index)
@@ -163,20 +183,20 @@ def distinct(package: dict[str, Any]) -> dict[tuple[str, str], str]:
 def table(results: dict[str, Any]) -> str:
     """Markdown: one row for each package."""
     lines = [
-        "| package | version | JAX | programs | rules found | missed | PASS | different on purpose | no derivative | INCONCLUSIVE | FAIL |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| package | version | JAX | programs | rules found | missed | PASS | different on purpose | no derivative | INCONCLUSIVE | FAIL | not finished |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, package in results.items():
         if not package["version"]:
-            lines.append(f"| {name} | not installed: not run | | | | | | | | | |")
+            lines.append(f"| {name} | not installed: not run | | | | | | | | | | |")
             continue
         kinds = list(distinct(package).values())
         programs = package["programs"].values()
         unfinished = sum("error" in program for program in programs)
         ran = f"{len(programs)} ({unfinished} not finished)" if unfinished else f"{len(programs)}"
-        missed = len({place for program in programs for place in program.get("missed", ())})
+        missed = len({place for program in programs for place in program["missed"]})
         counts = [kinds.count("PASS"), kinds.count("different"), kinds.count("no derivative"), kinds.count("INCONCLUSIVE")]
-        cells = [name, package["version"], package["jax"], ran, len(kinds), missed, *counts, kinds.count("FAIL") + kinds.count("ERROR")]
+        cells = [name, package["version"], package["jax"], ran, len(kinds), missed, *counts, kinds.count("FAIL") + kinds.count("ERROR"), kinds.count(NOT_FINISHED)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

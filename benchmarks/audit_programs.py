@@ -63,7 +63,7 @@ def jax_numpy() -> Any:
 @program("jax")
 def jax_linalg() -> Any:
     def loss(square: jax.Array, tall: jax.Array) -> jax.Array:
-        slogdet, det, small = jnp.linalg.slogdet, jnp.linalg.det(square), square[:3, :3]
+        slogdet, det, small = jnp.linalg.slogdet, jnp.linalg.det(square), square[:2, :2]
         return total(slogdet(square), slogdet(square, method="qr"), slogdet(small), det, jnp.linalg.det(small), jnp.linalg.pinv(tall))
 
     return loss, (array(5, 5), array(6, 4))
@@ -186,10 +186,11 @@ def optax_losses() -> Any:
         target = jax.nn.softmax(x[::-1])
         return total(
             optax.softmax_cross_entropy(x, target), optax.safe_softmax_cross_entropy(x, target), optax.softmax_cross_entropy_with_integer_labels(x, labels),
-            optax.poly_loss_cross_entropy(x, target), optax.sigmoid_binary_cross_entropy(x, target), optax.sigmoid_focal_loss(x, target),
+            optax.losses.poly_loss_cross_entropy(x, target), optax.sigmoid_binary_cross_entropy(x, target), optax.sigmoid_focal_loss(x, target),
             optax.kl_divergence(jax.nn.log_softmax(x), target), optax.huber_loss(x, target), optax.log_cosh(x, target), optax.cosine_distance(x, target),
-            optax.ntxent(x, labels), optax.hinge_loss(x, 2 * target - 1), optax.multiclass_sparsemax_loss(x, labels), optax.sparsemax_loss(x, target),
-            optax.triplet_margin_loss(x, x[::-1], target), optax.multiclass_perceptron_loss(x, labels), optax.make_fenchel_young_loss(jax.nn.logsumexp)(x, target),
+            optax.ntxent(x, labels), optax.hinge_loss(x, 2 * target - 1), optax.losses.multiclass_sparsemax_loss(x, labels), optax.losses.sparsemax_loss(x, target),
+            optax.losses.triplet_margin_loss(x, x[::-1], target), optax.losses.multiclass_perceptron_loss(x, labels),
+            optax.losses.make_fenchel_young_loss(jax.nn.logsumexp)(x, target),
         )  # fmt: skip
 
     return loss, (array(4, 5), jnp.array([1, 0, 4, 1]))
@@ -316,7 +317,7 @@ def flax_custom_vjp() -> Any:
     def square(x: jax.Array) -> jax.Array:
         return x * x
 
-    square.defvjp(lambda x: (x * x, x), lambda x, ct: (2 * x * ct,))
+    square.defvjp(lambda x: (x * x, x), lambda x, cts: (2 * x * cts[1],))  # cts[0] is of updated variables: none here
     x, model = array(2, 4), Clipped()
     variables = model.init(jax.random.key(0), x)
     return lambda variables, x: total(square(model.apply(variables, x))), (variables, x)
@@ -394,3 +395,247 @@ def equinox_internal() -> Any:
         return primals[0] ** 3, 3 * primals[0] ** 2 * tangents[0]
 
     return lambda x: total(eqxi.nextafter(x), eqxi.prevbefore(x), scaled(x, 2.0), cubed(x)), (array(3),)
+
+
+@program("lineax")
+def lineax_solves() -> Any:
+    import lineax as lx
+
+    def loss(matrix: jax.Array, b: jax.Array, tall: jax.Array) -> jax.Array:
+        solve = lambda a, b, solver, *tags: lx.linear_solve(lx.MatrixLinearOperator(a, tags), b, solver).value  # noqa: E731
+        definite = matrix @ matrix.T + jnp.eye(4)
+        square = [solve(matrix + 4 * jnp.eye(4), b, solver) for solver in (lx.LU(), lx.QR(), lx.SVD(), lx.GMRES(1e-6, 1e-6), lx.BiCGStab(1e-6, 1e-6))]
+        symmetric = [solve(definite, b, solver, lx.positive_semidefinite_tag) for solver in (lx.Cholesky(), lx.CG(1e-6, 1e-6))]
+        return total(square, symmetric, solve(tall, array(6), lx.QR()), solve(tall, array(6), lx.LSMR(1e-6, 1e-6)))
+
+    return loss, (array(4, 4), array(4), array(6, 4))
+
+
+@program("lineax")
+def lineax_norms() -> Any:
+    import lineax as lx
+
+    return lambda x: total(lx.internal.two_norm(x), lx.internal.rms_norm(x), lx.internal.max_norm(x)), (array(3, 4),)
+
+
+@program("optimistix")
+def optimistix_solves() -> Any:
+    import optimistix as optx
+
+    def loss(x: jax.Array) -> jax.Array:
+        tolerances, start = {"rtol": 1e-6, "atol": 1e-6}, jnp.ones_like(x)
+        root = optx.root_find(lambda y, x: y**3 + y - x, optx.Newton(**tolerances), start, x).value
+        fixed = optx.fixed_point(lambda y, x: 0.5 * jnp.cos(y) + x, optx.FixedPointIteration(**tolerances), start, x).value
+        squares = optx.least_squares(lambda y, x: jnp.exp(y) - jnp.abs(x) - 1, optx.LevenbergMarquardt(**tolerances), start, x).value
+        least = optx.minimise(lambda y, x: jnp.sum((y - x) ** 2 + y**4), optx.BFGS(**tolerances), start, x).value
+        return total(root, fixed, squares, least, optx.rms_norm(x))
+
+    return loss, (array(3),)
+
+
+def _decay(t: Any, y: jax.Array, rate: jax.Array) -> jax.Array:
+    return -rate * y + jnp.sin(t)
+
+
+def _diffrax(adjoint: str) -> Any:
+    import diffrax as dfx
+
+    def loss(y: jax.Array, rate: jax.Array) -> jax.Array:
+        return total(
+            dfx.diffeqsolve(
+                dfx.ODETerm(_decay), dfx.Tsit5(), 0.0, 1.0, 0.1, y, rate, adjoint=getattr(dfx, adjoint)(), saveat=dfx.SaveAt(ts=jnp.array([0.5, 1.0])),
+                stepsize_controller=dfx.PIDController(rtol=1e-5, atol=1e-5), max_steps=64,
+            ).ys
+        )  # fmt: skip
+
+    return loss, (array(2), jnp.array(1.5))
+
+
+@program("diffrax")
+def diffrax_recursive_checkpoint() -> Any:
+    return _diffrax("RecursiveCheckpointAdjoint")
+
+
+@program("diffrax")
+def diffrax_backsolve() -> Any:
+    return _diffrax("BacksolveAdjoint")
+
+
+@program("diffrax")
+def diffrax_implicit() -> Any:
+    import diffrax as dfx
+
+    def loss(y: jax.Array, rate: jax.Array) -> jax.Array:
+        solver = dfx.Kvaerno3()
+        controller = dfx.PIDController(rtol=1e-4, atol=1e-4)
+        return total(dfx.diffeqsolve(dfx.ODETerm(_decay), solver, 0.0, 1.0, 0.1, y, rate, stepsize_controller=controller, max_steps=64).ys)
+
+    return loss, (array(2), jnp.array(1.5))
+
+
+@program("jaxopt")
+def jaxopt_losses_and_projections() -> Any:
+    from jaxopt import loss as losses
+    from jaxopt import projection as p
+
+    def loss(x: jax.Array) -> jax.Array:
+        sparse = p.projection_sparse_simplex(x, 3)
+        balls = p.projection_l1_ball(x, 1.5), p.projection_l1_sphere(x, 1.5), p.projection_l2_ball(x, 1.5)
+        other = losses.multiclass_sparsemax_loss(jnp.array(1), x), losses.multiclass_logistic_loss(jnp.array(1), x), losses.huber_loss(x, x[::-1])
+        return total(p.projection_simplex(x), sparse, balls, other, p.projection_box_section(x, (jnp.zeros(6), jnp.ones(6), jnp.ones(6), 2.0)))
+
+    return loss, (array(6),)
+
+
+@program("jaxopt")
+def jaxopt_implicit() -> Any:
+    import jaxopt
+
+    def ridge(w: jax.Array, strength: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.mean((x @ w - y) ** 2) + strength * jnp.sum(w**2)
+
+    def loss(strength: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        start = jnp.zeros(3)
+        descent = jaxopt.GradientDescent(ridge, maxiter=200, tol=1e-6).run(start, strength, x, y).params
+        newton = jaxopt.LBFGS(ridge, maxiter=50, tol=1e-6).run(start, strength, x, y).params
+        fixed = jaxopt.FixedPointIteration(lambda w, strength: 0.5 * jnp.cos(w) + strength, maxiter=100).run(start, strength).params
+        return total(descent, newton, fixed)
+
+    return loss, (jnp.array(0.5), array(8, 3), array(8))
+
+
+@program("jaxopt")
+def jaxopt_perturbed_and_isotonic() -> Any:
+    from jaxopt import isotonic, perturbations
+
+    def loss(x: jax.Array) -> jax.Array:
+        key = jax.random.key(0)
+        one_hot = lambda x: jax.nn.one_hot(jnp.argmax(x), x.size)  # noqa: E731
+        argmax = perturbations.make_perturbed_argmax(one_hot, 20, 0.5)(x, key)
+        largest = perturbations.make_perturbed_max(one_hot, 20, 0.5)(x, key)
+        function = perturbations.make_perturbed_fun(jnp.max, 20, 0.5)(x, key)
+        return total(argmax, largest, function, isotonic.isotonic_l2_pav(x))
+
+    return loss, (array(5),)
+
+
+@program("numpyro")
+def numpyro_distributions() -> Any:
+    import numpyro.distributions as dist
+    from numpyro.distributions import util
+
+    def loss(x: jax.Array) -> jax.Array:
+        positive, unit = jnp.abs(x) + 0.5, x / 4.5 + 0.5
+        logs = (
+            dist.Normal(x, positive).log_prob(x[::-1]), dist.BinomialProbs(unit, 10).log_prob(jnp.arange(4)), dist.GammaPoisson(positive, positive).log_prob(2),
+            dist.BetaBinomial(positive, positive, 5).log_prob(2), dist.BernoulliLogits(x).log_prob(1), dist.ZeroInflatedPoisson(unit, positive).log_prob(0),
+            dist.DoublyTruncatedPowerLaw(x, 0.5, 3.0).log_prob(positive), dist.LowerTruncatedPowerLaw(-positive - 1, 0.4).log_prob(positive),
+            dist.TruncatedNormal(x, positive, low=-1.0).log_prob(positive), dist.VonMises(x, positive).log_prob(x[::-1]), util.log1mexp(-positive),
+        )  # fmt: skip
+        truncated = dist.DoublyTruncatedPowerLaw(x, 0.5, 3.0)
+        return total(logs, truncated.cdf(positive), truncated.icdf(unit))
+
+    return loss, (array(4),)
+
+
+@program("numpyro")
+def numpyro_sampling() -> Any:
+    import numpyro.distributions as dist
+
+    def loss(x: jax.Array) -> jax.Array:
+        key, positive = jax.random.key(0), jnp.abs(x) + 0.5
+        return total(dist.Gamma(positive, 2.0).sample(key), dist.Beta(positive, 1.5).sample(key), dist.StudentT(positive, x, positive).sample(key))
+
+    return loss, (array(4),)
+
+
+@program("distrax")
+def distrax_distributions() -> Any:
+    import distrax
+
+    def loss(x: jax.Array) -> jax.Array:
+        positive, key = jnp.abs(x) + 0.5, jax.random.key(0)
+        mises = distrax.VonMises(x, positive)
+        return total(
+            distrax.Categorical(logits=x).log_prob(1), distrax.Categorical(logits=x).entropy(), distrax.Bernoulli(logits=x).log_prob(1),
+            distrax.OneHotCategorical(probs=jax.nn.softmax(x)).log_prob(jnp.array([0, 1, 0, 0])), distrax.Gumbel(x, positive).entropy(),
+            distrax.MultivariateNormalDiag(x, positive).log_prob(x[::-1]), distrax.Multinomial(4, logits=x).log_prob(jnp.array([1, 2, 0, 1])),
+            distrax.Categorical(probs=jax.nn.softmax(x)).kl_divergence(distrax.Categorical(logits=x[::-1])),
+            mises.log_prob(x[::-1]), mises.cdf(x[::-1]), mises.sample(seed=key),
+        )  # fmt: skip
+
+    return loss, (array(4),)
+
+
+@program("brax")
+def brax_math() -> Any:
+    from brax import math
+
+    def loss(x: jax.Array) -> jax.Array:
+        unit, q = x / 2.1, math.normalize(array(4))[0]
+        return total(math.safe_arccos(unit), math.safe_arcsin(unit), math.safe_norm(x), math.quat_to_euler(q + x[0] / 10), math.inv_3x3(array(3, 3) + x[0]))
+
+    return loss, (array(5),)
+
+
+@program("brax")
+def brax_networks() -> Any:
+    from brax.training.agents.ppo import networks
+
+    made = networks.make_ppo_networks(6, 2, policy_hidden_layer_sizes=(8,), value_hidden_layer_sizes=(8,))
+    params = made.policy_network.init(jax.random.key(0)), made.value_network.init(jax.random.key(1))
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        logits, values = made.policy_network.apply(None, params[0], x), made.value_network.apply(None, params[1], x)
+        action = made.parametric_action_distribution.sample_no_postprocessing(logits, jax.random.key(2))
+        return total(made.parametric_action_distribution.log_prob(logits, action), values)
+
+    return loss, (params, array(3, 6))
+
+
+@program("e3nn-jax")
+def e3nn_jax_layers() -> Any:
+    import e3nn_jax as e3nn
+
+    def loss(x: jax.Array, features: jax.Array) -> jax.Array:
+        harmonics = e3nn.spherical_harmonics("1o + 2e", x, normalize=True)
+        product = e3nn.tensor_product(e3nn.IrrepsArray("2x0e + 1o", features), harmonics)
+        recursive = e3nn.spherical_harmonics("0e + 3o", x, normalize=False, algorithm=("recursive", "dense", "custom_jvp"))
+        return total(product.array, recursive.array, e3nn.norm(product).array, e3nn.bessel(jnp.abs(x[:, 0]), 4))
+
+    return loss, (array(3, 3), array(3, 5))
+
+
+@program("s2fft")
+def s2fft_transforms() -> Any:
+    import s2fft
+
+    def loss(f: jax.Array) -> jax.Array:
+        flm = s2fft.forward_jax(f, 4, reality=True)
+        return total(s2fft.inverse_jax(flm, 4), flm)
+
+    return loss, (array(4, 7),)
+
+
+@program("tokamax")
+def tokamax_ops() -> Any:
+    import tokamax
+
+    def loss(x: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, w: jax.Array) -> jax.Array:
+        norm = tokamax.layer_norm(x, jnp.ones(8), jnp.zeros(8), implementation="xla")
+        attention = tokamax.dot_product_attention(q, k, v, is_causal=True, implementation="xla")
+        gated = tokamax.gated_linear_unit(x, w, activation=jax.nn.silu, implementation="xla")
+        ragged = tokamax.ragged_dot(x, jnp.stack([w[:, 0], w[:, 1]]), jnp.array([2, 3], jnp.int32), implementation="xla")
+        return total(norm, attention, gated, ragged)
+
+    return loss, (array(5, 8), *(array(1, 4, 2, 8, seed=s) for s in range(3)), array(8, 2, 6))
+
+
+@program("tokamax")
+def tokamax_cross_entropy() -> Any:
+    import tokamax
+
+    def loss(x: jax.Array, w: jax.Array) -> jax.Array:
+        return tokamax.linear_softmax_cross_entropy_loss(x, jnp.array([1, 0, 3, 2]), w, implementation="xla")
+
+    return loss, (array(4, 8), array(8, 5))
