@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verify import files, outputs
-from verify.auditing.command import audit
+from verify.auditing.command import audit, scan
 from verify.spec import SpecError
 from verify.terminal import INTERNAL, INTERRUPTED, NOTHING, USAGE, clean, finish, progress_bar
 
@@ -67,6 +67,7 @@ def main() -> None:
     verify run layer_norm --cases 500   one of them, longer
     verify run my_pkg.rules:my_fn       any importable function with jaxtyping annotations, or a Spec
     verify audit train.py               every custom rule that a script or a program calls
+    verify scan my_pkg                  every custom rule that a package defines
     verify replay layer_norm/0/7        one case again, bit for bit
     verify explain linear               the derivation, with a worked example
     """
@@ -279,6 +280,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
 
 
 main.add_command(audit)
+main.add_command(scan)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 
 
 def examine() -> Iterator[tuple[str, bool, str]]:
@@ -24,6 +25,8 @@ def examine() -> Iterator[tuple[str, bool, str]]:
 
     specs = installed()
     yield "operations", bool(specs), ", ".join(specs) or "none installed"
+    schema = files("verify.report") / "schema.json"
+    yield "schema of reports", schema.is_file(), str(schema)
     right, wrong = _self_test()
     yield "a right rule passes", right, "sin"
     yield "a wrong rule fails", wrong, "sin with a cotangent 1e-9 too large"

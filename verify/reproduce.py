@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from verify._compat import enable_x64
 from verify.cases import Case
 from verify.observe import observe
 from verify.records import Finding
@@ -56,7 +57,8 @@ def _plain(spec: Spec, case: Case, shown: Finding | None) -> str:
 def _cotangent(observation: Any, ct: np.ndarray) -> str:
     """The cotangent as the output's structure, a bare array or a container of one."""
     call, case = observation.call.call, observation.case
-    shaped = jax.eval_shape(lambda *args: call.fn(*args, **case.options), *case.args)
+    with enable_x64(True):
+        shaped = jax.eval_shape(lambda *args: call.fn(*args, **case.options), *case.args)
     return _written(ct) if isinstance(shaped, jax.ShapeDtypeStruct) else f"jax.tree.unflatten(jax.tree.structure(out), [{_written(ct)}])"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,10 @@ def finish(
         verdicts=tuple(verdicts), environment=environment(), run={"command": f"verify {shlex.join(command)}", "date": date, **asked}
     )
     outputs.deliver(report, written, verbose)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from verify.report import github
+
+        sys.stderr.write(github.render(report) + "\n")
     sys.exit((status or exit_status)(report))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 from contextlib import contextmanager
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next((path for name in ("google-chrome", "chromium", "chromium-browser", "chrome") if (path := shutil.which(name))), None)
 QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-background-networking")
 
 
@@ -36,6 +37,7 @@ class Page:
 
     def _next(self):
         while b"\0" not in self._left:
+            assert select.select([self._read], [], [], 60)[0], "the browser says nothing"
             chunk = os.read(self._read, 2**16)
             assert chunk, "the browser has gone"
             self._left += chunk

@@ -200,13 +200,13 @@ def test_rule_that_closes_over_a_traced_value(differentiate, wrong):
 
 
 def test_a_factory_makes_one_rule_for_each_setting():
-    def made(factor):
+    def made(factor, backward=None):
         rule = jax.custom_vjp(lambda x: x * factor)
-        rule.defvjp(lambda x: (x * factor, None), lambda _, ct: (ct * factor,))
+        rule.defvjp(lambda x: (x * factor, None), backward or (lambda _, ct: (ct * factor,)))
         return rule
 
-    rules, _ = collect(lambda x: made(2.0)(x) + made(2.0)(x) + made(3.0)(x), (X,))
-    assert sorted(rule.calls for rule in rules) == [1, 2]
+    rules, _ = collect(lambda x: made(2.0)(x) + made(2.0)(x) + made(3.0)(x) + made(3.0, lambda _, ct: (ct,))(x), (X,))
+    assert sorted(rule.calls for rule in rules) == [1, 1, 2]
 
 
 def test_a_wrapper_is_named_by_what_it_wraps():
@@ -354,6 +354,7 @@ def test_command_line_audits_a_program_and_a_script(folder):
         (["model:loss"], "missing a required argument: 'x'"),
         (["model:loss", "--args", "model:example", "--arg", "x=f32[2]"], "exclude each other"),
         (["model:loss", "--baseline", "none.toml"], "none.toml"),
+        (["model:loss", "--args", "model:example", "--check", "gradiant"], 'Did you mean "gradient"?'),
         (["model.py", "--arg", "x=f32[2]"], "are for programs"),
     ],
 )
@@ -364,10 +365,39 @@ def test_bad_command_lines_are_one_line(folder, monkeypatch, arguments, words):
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    done = CliRunner().invoke(main, ["audit", *arguments])
+    done = CliRunner().invoke(main, ["audit", "--timeout", "0", *arguments])
     assert done.exit_code == 2, done.output
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+HOSTILE = """
+import os, time
+import jax
+
+def rule(backward):
+    made = jax.custom_vjp(lambda x: 2 * x)
+    made.defvjp(lambda x: (2 * x, None), backward)
+    return made
+
+hangs = rule(lambda _, ct: time.sleep(1000))
+dies = rule(lambda _, ct: os._exit(7))
+right = rule(lambda _, ct: (2 * ct,))
+
+def program(x):
+    return hangs(dies(right(x))).sum()
+"""
+
+
+@pytest.mark.slow
+def test_a_rule_that_hangs_or_kills_its_process_costs_only_its_own_verdict(folder):
+    (folder / "hostile.py").write_text(HOSTILE)
+    done = command(folder, "hostile:program", "--arg", "x=f32[3]", "--check", "gradient", "--timeout", "15", "--json", "out.json")
+    assert done.returncode == 2, done.stderr
+    verdicts = json.loads((folder / "out.json").read_text())["verdicts"]
+    assert sorted(verdict["status"] for verdict in verdicts) == ["ERROR", "INCONCLUSIVE", "PASS"]
+    assert "the process died (exit status 7)" in done.stdout
+    assert "longer than 15 s" in done.stdout
 
 
 SUITE = textwrap.dedent("""
@@ -402,3 +432,61 @@ def test_pytest_without_the_flag_hears_nothing(folder):
     (folder / "test_model.py").write_text("def test_nothing():\n    import sys\n    assert 'jax' not in sys.modules\n")
     done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
+
+
+RULES = """
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+def rule(function, forward, backward, **options):
+    made = jax.custom_vjp(function, **options)
+    made.defvjp(forward, backward)
+    return made
+
+square = rule(lambda x: x * x, lambda x: (x * x, x), lambda x, ct: (2 * x * ct,))
+same_square = square
+
+@jax.custom_vjp
+def product(x: Float[Array, "n m"], w: Float[Array, "m k"]) -> Float[Array, "n k"]:
+    return x @ w
+
+product.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, ct: (ct @ r[1].T, r[0].T @ ct * 2))
+
+@jax.custom_vjp
+def strange(x):
+    assert x.shape == (17, 1, 2)
+    return x
+
+strange.defvjp(lambda x: (x, None), lambda _, ct: (ct,))
+
+class Layer:
+    halve = staticmethod(rule(lambda x: x / 2, lambda x: (x / 2, None), lambda _, ct: (ct / 2,)))
+"""
+
+
+def test_scan_lists_every_rule_once_and_judges_what_it_can(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from verify.cli import main
+
+    deep = tmp_path / "scanned" / "namespace"
+    deep.mkdir(parents=True)
+    (tmp_path / "scanned" / "__init__.py").write_text("from scanned.namespace.rules import square")
+    (deep / "rules.py").write_text(RULES)  # a folder without __init__.py
+    (deep / "broken.py").write_text("import nosuchmodule")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = CliRunner().invoke(main, ["scan", "scanned", "--list"])
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0].rpartition(":")[2] for line in done.stdout.splitlines()] == ["Layer.halve", "product", "square", "strange"]
+    assert "scanned.namespace.broken: ModuleNotFoundError" in done.stderr
+    done = CliRunner().invoke(main, ["scan", "scanned", "--check", "gradient", "--json", "out.json", "--timeout", "0"])
+    assert done.exit_code == 1, done.output
+    found = {v["name"].rpartition(":")[2]: v for v in json.loads((tmp_path / "out.json").read_text())["verdicts"]}
+    assert {name: verdict["status"] for name, verdict in found.items()} == {
+        "product": "FAIL", "square": "PASS", "Layer.halve": "PASS", "strange": "INCONCLUSIVE",
+    }  # fmt: skip
+    assert "w" in found["product"]["findings"][0]["argument"]
+    assert 'args={"x": Arg(dims="...")}' in found["strange"]["notes"][0]
+    assert CliRunner().invoke(main, ["scan", "nosuchpackage", "--timeout", "0"]).exit_code == 2

@@ -54,7 +54,21 @@ def test_operations_do_not_import_one_another(path):
     assert others <= PARTS.get(path.stem, set()), f"{path.stem} imports {others}"
 
 
-STAGES = ["spec", "sizes", "cases", "engine", "observe", "oracles", "checks", "diagnosis", "runner", "api", "cli"]  # the way of the data
+STAGES = [
+    "spec",
+    "sizes",
+    "cases",
+    "engine",
+    "observe",
+    "oracles",
+    "checks",
+    "diagnosis",
+    "reproduce",
+    "evidence",
+    "runner",
+    "api",
+    "cli",
+]  # the way of the data
 
 
 @pytest.mark.parametrize("path", VERIFY, ids=lambda path: str(path.relative_to(ROOT)))
@@ -73,7 +87,7 @@ def test_reports_see_finished_records_only(path):
     assert found <= {"verify.records", "verify.report"}, found
 
 
-HEAVY = ("jax", "jaxlib", "numpy", "rich", "manual_vjp")
+HEAVY = ("jax", "jaxlib", "numpy", "rich", "jinja2", "manual_vjp")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +96,10 @@ HEAVY = ("jax", "jaxlib", "numpy", "rich", "manual_vjp")
         ("import verify", HEAVY),
         ("import verify; verify.Spec, verify.Arg, verify.SpecError, verify.VjpMismatch, verify.InternalError, dir(verify)", HEAVY),
         ("import verify.spec, verify.errors, verify.sizes", ("jax", "jaxlib", "manual_vjp")),
+        (
+            "import verify.report.html, verify.report.json, verify.report.junit, verify.report.summary",
+            ("jax", "jaxlib", "rich", "manual_vjp"),
+        ),
         ("import verify.pytest_plugin", ("jax", "jaxlib", "manual_vjp")),
         ("import verify.config", ("jax", "jaxlib", "manual_vjp")),
         ("import verify.cli", ("jax", "jaxlib", "manual_vjp")),

@@ -259,3 +259,12 @@ def test_clean(c):
 
 def test_clean_leaves_ordinary_text():
     assert clean("ärger 漢字 🙂\n\tx²") == "ärger 漢字 🙂\n\tx²"
+
+
+def test_github_shows_a_wrong_rule_beside_its_source_whatever_it_is_called():
+    from verify.report import github
+
+    wrong = Verdict(name="a:b\n::error::,%", status=Status.FAIL, location="src/a,b.py:12", diagnosis="off by 50 %\nor so")
+    right, nowhere = Verdict(name="right", status=Status.PASS, location="src/c.py:1"), Verdict(name="spec", status=Status.FAIL)
+    text = github.render(Report(verdicts=(wrong, right, nowhere)))
+    assert text == "::error file=src/a%2Cb.py,line=12,title=a%3Ab%0A%3A%3Aerror%3A%3A%2C%25%3A FAIL::off by 50 %25%0Aor so"

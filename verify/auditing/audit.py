@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,6 @@ from verify.environment import environment
 from verify.errors import SpecError
 from verify.records import Report, Status, Verdict
 
-Progress = Callable[[int, int], None]
-
 
 def audit(
     program: Callable[..., Any],
@@ -26,7 +24,7 @@ def audit(
     rules: Sequence[str] = (),
     baseline: Sequence[Gap] = (),
     budget: float | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Find every custom rule that `program(*args)` calls, at any depth, and verify each against JAX's autodiff of its own primal.
 
@@ -63,31 +61,44 @@ def audit(
     if not callable(program):
         raise SpecError(f"audit: program must be callable, got {type(program).__name__}")
     found, notes = collect(program, args)
-    return examine_all(found, notes, seed, checks, rules, baseline, budget, progress)
+    wanted = named(found, rules)
+    verdicts = []
+    for verdict in examine_all(wanted, notes, seed, checks, budget):
+        verdicts.append(verdict)
+        if progress:
+            progress(len(verdicts), len(wanted))
+    return reported(verdicts, baseline)
 
 
 def examine_all(
-    found: Iterable[Rule],
-    notes: Sequence[str] = (),
-    seed: int = 0,
-    checks: Sequence[str] | None = None,
-    rules: Sequence[str] = (),
-    baseline: Sequence[Gap] = (),
-    budget: float | None = None,
-    progress: Progress | None = None,
-) -> Report:
-    """A report on rules that were heard."""
+    found: Sequence[Rule], notes: Sequence[str] = (), seed: int = 0, checks: Sequence[str] | None = None, budget: float | None = None
+) -> Iterator[Verdict]:
+    """The verdicts on rules that were heard, in their order; `notes` go with each."""
+
+    def judged(rule: Rule) -> Verdict:
+        verdict = examine(rule, seed, checks)
+        return replace(verdict, notes=(*verdict.notes, *notes))
+
+    return within(budget, found, judged)
+
+
+def within(budget: float | None, rules: Sequence[Rule], judged: Callable[[Rule], Verdict]) -> Iterator[Verdict]:
+    """A verdict on each rule; SKIP on those for which no time is left."""
     start = time.perf_counter()
-    wanted = [rule for rule in found if not rules or any(part in rule.name for part in rules)]
-    verdicts: list[Verdict] = []
-    for rule in wanted:
+    for rule in rules:
         if budget is not None and time.perf_counter() - start > budget:
             late = f"not verified: the budget of {budget:g} s was spent"
-            verdicts.append(Verdict(name=rule.name, status=Status.SKIP, notes=(late,), location=rule.location, calls=rule.calls))
+            yield Verdict(name=rule.name, status=Status.SKIP, notes=(late,), location=rule.location, calls=rule.calls)
         else:
-            verdict = declared(examine(rule, seed, checks), baseline)
-            verdicts.append(replace(verdict, notes=(*verdict.notes, *notes)))
-        if progress:
-            progress(len(verdicts), len(wanted))
-    verdicts.sort(key=lambda verdict: -verdict.status.badness)
-    return Report(verdicts=tuple(verdicts), environment=environment())
+            yield judged(rule)
+
+
+def named(rules: Sequence[Rule], parts: Sequence[str]) -> list[Rule]:
+    """Those that have one of `parts` in their name, or all if there are none."""
+    return [rule for rule in rules if not parts or any(part in rule.name for part in parts)]
+
+
+def reported(verdicts: Iterable[Verdict], baseline: Sequence[Gap] = ()) -> Report:
+    """The worst first, as the baseline sees them."""
+    seen = [declared(verdict, baseline) for verdict in verdicts]
+    return Report(verdicts=tuple(sorted(seen, key=lambda verdict: -verdict.status.badness)), environment=environment())

@@ -31,12 +31,15 @@ PRIMES = (3, 2, 5, 7, 11, 13, 17)
 SLOW_SIZE = 64  # other sizes stay below, beside one that is larger
 
 
-def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None) -> Verdict:
-    """The verdict on one rule; it has the rule's name, location and number of calls."""
+def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, guessed: bool = False) -> Verdict:
+    """The verdict on one rule; it has the rule's name, location and number of calls.
+
+    guessed: nobody calls it with these arguments, so that it may raise.
+    """
     spec = Spec(name=rule.name, fn=rule.function)
     notes: list[str] = []
     try:
-        cases = list(_cases(rule, seed, notes))
+        cases = [replace(case, beyond=case.beyond or guessed) for case in _cases(rule, seed, notes)]
         if not cases:
             return _labelled(
                 rule,
@@ -51,7 +54,8 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None) -> V
         finding = Finding(check="structure", status=Status.INCONCLUSIVE, message=str(error))
         return _labelled(rule, Verdict(name=rule.name, status=Status.INCONCLUSIVE, findings=(finding,)))
     shapes = len({tuple(np.shape(leaf) for leaf in jax.tree.leaves(case.args)) for case in cases})
-    return _labelled(rule, replace(verdict, address=None, shapes=shapes, notes=(*verdict.notes, *notes)))
+    evidence = replace(verdict.evidence, address=None) if verdict.evidence else None  # no address leads back to a program's values
+    return _labelled(rule, replace(verdict, address=None, evidence=evidence, shapes=shapes, notes=(*verdict.notes, *notes)))
 
 
 def _labelled(rule: Rule, verdict: Verdict) -> Verdict:

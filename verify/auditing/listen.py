@@ -45,7 +45,8 @@ class Listener:
             return
         described, key = describe(rule, args, set(getattr(rule, "nondiff_argnums", ())))
         kind = "custom_vjp" if isinstance(rule, jax.custom_vjp) else "custom_jvp"
-        who = (kind, identity(rule.fun))
+        parts = (getattr(rule, part, None) for part in ("fun", "fwd", "bwd", "jvp"))
+        who = (kind, *(identity(part) for part in parts if part is not None))
         with self._lock:
             known = self.rules.get(who)
             if known is None:

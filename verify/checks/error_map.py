@@ -6,7 +6,7 @@ import numpy as np
 
 from verify.records import ErrorMap
 
-ROWS, COLUMNS = 16, 32  # of the picture
+ROWS, COLUMNS = 10, 20  # of the picture
 READABLE = 24  # elements whose values are kept, too
 
 

@@ -1,1 +1,1 @@
-"""Pure renderers: a Report becomes text, JSON or JUnit XML. None of them runs anything."""
+"""Pure renderers: a Report becomes text, JSON, JUnit XML, Markdown, or a page of HTML. None of them runs anything."""

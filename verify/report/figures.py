@@ -129,8 +129,8 @@ def _remainder(curve: Mapping[str, Any]) -> Figure:
 
 
 def _order(remainders: Sequence[tuple[float, float]], noise: float) -> float | None:
-    """The slope between the outermost points that stand out of rounding, in steps small enough for a power law."""
-    points = [(h, r) for h, r in remainders if h <= 0.1 and r > 30 * noise]
+    """The slope over the shortest steps whose remainders stand out of rounding: larger steps show higher orders, too."""
+    points = [(h, r) for h, r in remainders if r > 30 * noise][-4:]
     if len(points) < 2:
         return None
     (h0, r0), (h1, r1) = points[0], points[-1]

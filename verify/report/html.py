@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -34,6 +34,7 @@ FIRST = 4  # findings of a failure that are spelled out; the table below has all
 
 def render(record: Mapping[str, Any]) -> str:
     """The page for a report as `verify.report.json.record` makes it. The same record gives the same page, byte for byte."""
+    record = _cleaned(record)
     verdicts = sorted(enumerate(record["verdicts"]), key=lambda item: -Status(item[1]["status"]).badness)
     found = {finding["check"] for _, verdict in verdicts for finding in verdict["findings"]}
     columns = [check for check in NEXT if check in found] + sorted(found - set(NEXT))
@@ -97,35 +98,37 @@ def _rows(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _in_dtype(finding: Mapping[str, Any]) -> str:
     """ "float64 28: 1.3e-10", of what is known."""
-    caught = error_text(_float(finding.get("detectable")))
+    caught = _caught(finding.get("detectable"))
     return f"{finding.get('dtype') or ''} {finding.get('cases', 0)}".strip() + (f": {caught}" if caught else "")
 
 
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
+        autoescape=True, finalize=lambda value: "" if value is None else value, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
         loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
     )  # fmt: skip
-    environment.filters |= {
-        "number": _number,
-        "caught": lambda value: error_text(_float(value)),
-        "subscript": _subscript,
-        "quoted": lambda text: shlex.quote(clean(text)),
-    }
+    filters: dict[str, Callable[..., str]] = {"number": _number, "caught": _caught, "subscript": _subscript, "quoted": shlex.quote}
+    environment.filters.update(filters)
     return environment.get_template("page.html")
 
 
-def _shown(value: Any) -> Any:
-    """Nothing for None; text of others without control and direction characters. Jinja escapes it afterwards."""
-    if value is None:
-        return ""
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+def _cleaned(value: Any) -> Any:
+    """The record with all text of others without control and direction characters, whatever becomes of it."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(str(key)): _cleaned(item) for key, item in value.items()}
+    return [_cleaned(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _number(value: float | str | None) -> str:
     """Ten digits, as in the messages."""
     return "" if value is None else f"{float(value):.10g}"
+
+
+def _caught(value: float | str | None) -> str:
+    return error_text(_float(value))
 
 
 def _float(value: float | str | None) -> float | None:

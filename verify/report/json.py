@@ -40,9 +40,30 @@ def read(text: str | bytes) -> Report:
         found = f'its schema is "{schema}"' if isinstance(schema, str) else 'it has no "schema"'
         raise NotAReport(f'not a report of verify ("{SCHEMA}"): {found}')
     try:
-        return msgspec.convert(value, Report, strict=False)
+        report = msgspec.convert(value, Report, strict=False)
     except msgspec.ValidationError as error:
         raise NotAReport(f"not a whole report of verify: {error}") from None
+    for verdict in report.verdicts:
+        if wrong := _impossible(verdict):
+            raise NotAReport(f'not a report of verify: {wrong} of "{verdict.name}" are not such as verify writes')
+    return report
+
+
+def _impossible(verdict: Verdict) -> str:
+    """What has the right types and yet cannot be: the pictures rely on it. "" where nothing is."""
+    if not all(math.isfinite(seconds) for seconds in (verdict.seconds, *verdict.timings.values())):
+        return "the times"
+    evidence = verdict.evidence
+    for errors in evidence.errors if evidence else ():
+        (row, column), width = errors.cell, len(errors.cells[0]) if errors.cells else 0
+        whole = all(len(cells) == width and not any(value is not None and math.isnan(value) for value in cells) for cells in errors.cells)
+        if not whole or not 0 <= row < len(errors.cells) or not 0 <= column < width or min(*errors.block, *errors.shape, 1) < 1:
+            return "the errors"
+    if evidence and (curve := evidence.curve):
+        steps = curve.steps
+        if not steps or not len(steps) == len(curve.ahead) == len(curve.behind) or not all(0 < h < math.inf for h in steps):
+            return "the steps"
+    return ""
 
 
 def verdict_record(verdict: Verdict) -> dict[str, Any]:

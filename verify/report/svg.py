@@ -74,8 +74,10 @@ def heat(description: str, cells: Sequence[Sequence[float | None]], cell: tuple[
     paths: dict[str, list[str]] = {}
     for r, row in enumerate(cells):
         for c, value in enumerate(row):
-            paths.setdefault(shade(value, top), []).append(f"M{c * width} {r * height}h{width}v{height}h-{width}z")
-    parts = [Markup('<path class="{}" d="{}"/>').format(name, "".join(squares)) for name, squares in sorted(paths.items())]
+            paths.setdefault(shade(value, top), []).append(f"M{c} {r}h1v1h-1z")
+    parts = [Markup('<g transform="scale({} {})">').format(width, height)]
+    parts += [Markup('<path class="{}" d="{}"/>').format(name, "".join(squares)) for name, squares in sorted(paths.items())]
+    parts.append(Markup("</g>"))
     x, y = cell[1] * width, cell[0] * height
     parts.append(Markup('<rect class="worst" x="{}" y="{}" width="{}" height="{}"/>').format(x + 1, y + 1, width - 2, height - 2))
     parts.append(Markup('<path class="at" d="M{} {}l6 6m0-6l-6 6"/>').format(_number(x + width / 2 - 3), _number(y + height / 2 - 3)))
