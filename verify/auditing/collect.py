@@ -11,6 +11,7 @@ import numpy as np
 from verify import _compat
 from verify.auditing.listen import Listener, listening
 from verify.auditing.rules import Rule, Signature, near
+from verify.cases import Static
 from verify.errors import SpecError
 
 LARGEST_VALUES = 2**22  # elements of a call whose values are kept
@@ -55,10 +56,18 @@ def collect(program: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Rule
 
 
 def _take_values(listener: Listener, told: Listener) -> None:
+    """Values go to the same call of the same rule, or to one of the same shapes: static arguments may differ from run to run, as stacks do."""
     for who, rule in told.rules.items():
-        for key, signature in rule.signatures.items():
-            if signature.values and who in listener.rules and key in listener.rules[who].signatures:
-                listener.rules[who].signatures[key].values = signature.values
+        wanting = listener.rules[who].signatures if who in listener.rules else {}
+        by_shape = {_shapes(signature): signature.values for signature in rule.signatures.values() if signature.values}
+        for key, signature in wanting.items():
+            same = rule.signatures.get(key)
+            signature.values = (same.values if same else []) or by_shape.get(_shapes(signature), [])
+
+
+def _shapes(signature: Signature) -> tuple[Any, ...]:
+    leaves = jax.tree.leaves(signature.args, is_leaf=lambda node: isinstance(node, Static))
+    return tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves if not isinstance(leaf, Static))
 
 
 def _unheard(jaxpr: Any, listener: Listener) -> list[Rule]:
