@@ -80,9 +80,10 @@ def run(package: str, program: str, limit: float) -> dict[str, Any]:
 
 def work(package: str, program: str, file: Path) -> None:
     """Audit one program in this process, and write the result again after each rule: what hangs costs its own verdict only."""
+    sys.argv = sys.argv[:1]  # absl reads it
     import jax
 
-    from verify.auditing.audit import examine_all
+    from verify.auditing.audit import examine_all, reported
     from verify.auditing.baseline import load
     from verify.auditing.collect import collect
 
@@ -101,7 +102,7 @@ def work(package: str, program: str, file: Path) -> None:
         if rule is not None and rules[i - 1]["status"] == ELSEWHERE:
             continue
         if rule is not None:
-            rules[i - 1] = _entry(next(iter(examine_all([rule], notes, baseline=baseline))))
+            rules[i - 1] = _entry(reported(examine_all([rule], notes), baseline).verdicts[0])
         new = file.with_suffix(".new")
         new.write_text(json.dumps({"rules": rules, "walked": len(walked), "missed": missed}), encoding="utf-8")
         new.replace(file)

@@ -32,6 +32,8 @@ PRIMES = (3, 2, 5, 7, 11, 13, 17)
 DRAWN_RAISE = "the function itself raises at values that were drawn"
 WRONG_ELSEWHERE = "right at the program's own values; wrong at others that were drawn, at other sizes or in other dtypes"
 WHAT_THEN = ": if such arguments are allowed the rule is wrong, if not, nothing is known against it (verify.check judges arguments that you give)"
+ONE_DTYPE = "it takes no other dtypes than those that it was made for: verified as the program calls it when all of its numbers are float64"
+OUTSIDE = "it cannot be called outside of the program"
 SLOW_SIZE = 64  # other sizes stay below, beside one that is larger
 
 
@@ -40,6 +42,17 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
 
     guessed: nobody calls it with these arguments, so that it may raise.
     """
+    verdict = _examined(rule, seed, checks, guessed)
+    if verdict.status in (Status.ERROR, Status.INCONCLUSIVE) and not verdict.comparisons and (wide := rule.in_float64()):
+        again = _examined(wide, seed, checks, guessed)
+        if again.comparisons:
+            return _labelled(rule, replace(again, notes=(ONE_DTYPE, *again.notes[1:])))
+    if verdict.status is Status.ERROR:  # the program calls it, and nothing was raised there
+        return _demoted(replace(verdict, notes=(*verdict.notes, OUTSIDE)))
+    return verdict
+
+
+def _examined(rule: Rule, seed: int, checks: Sequence[str] | None, guessed: bool) -> Verdict:
     spec = Spec(name=rule.name, fn=rule.function)
     notes: list[str] = []
     try:

@@ -39,7 +39,8 @@ class Rule:
     name: "module:qualified name". location: "file:line" of the function that it is the rule of. place: the same of what JAX was given, which may be a
     wrapper's. kind: "custom_vjp" or "custom_jvp".
     function: takes the arguments of a signature. whole: whether `function` is the rule itself, which can be traced at other shapes, rather than
-    one call in a traced program.
+    one call in a traced program. in_float64: the same rule, or None, as the program calls it when all of its numbers are float64: a rule may hold functions
+    that were made for the program's own dtypes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Rule:
     function: Callable[..., Any]
     whole: bool = True
     signatures: dict[Any, Signature] = field(default_factory=dict)
+    in_float64: Callable[[], Rule | None] = lambda: None
 
     @property
     def calls(self) -> int:
