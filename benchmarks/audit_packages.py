@@ -89,7 +89,9 @@ def work(package: str, program: str, file: Path) -> None:
 
     loss, args = PROGRAMS[package][program]()
     walked = {place for place in map(_place, _walk(jax.make_jaxpr(loss)(*args).jaxpr)) if place}
-    floating = [i for i, arg in enumerate(args) if any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) for leaf in jax.tree.leaves(arg))]
+    floating = [
+        i for i, arg in enumerate(args) if any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) for leaf in jax.tree.leaves(arg))
+    ]
     found, notes = collect(jax.value_and_grad(loss, argnums=tuple(floating)), args)
     missed = sorted(walked - {_relative(rule.place) for rule in found})
     baseline = load(BASELINE) if BASELINE.exists() else ()
@@ -197,7 +199,17 @@ def table(results: dict[str, Any]) -> str:
         ran = f"{len(programs)} ({unfinished} not finished)" if unfinished else f"{len(programs)}"
         missed = len({place for program in programs for place in program["missed"]})
         counts = [kinds.count("PASS"), kinds.count("different"), kinds.count("no derivative"), kinds.count("INCONCLUSIVE")]
-        cells = [name, package["version"], package["jax"], ran, len(kinds), missed, *counts, kinds.count("FAIL") + kinds.count("ERROR"), kinds.count(NOT_FINISHED)]
+        cells = [
+            name,
+            package["version"],
+            package["jax"],
+            ran,
+            len(kinds),
+            missed,
+            *counts,
+            kinds.count("FAIL") + kinds.count("ERROR"),
+            kinds.count(NOT_FINISHED),
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

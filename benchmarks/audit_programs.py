@@ -167,7 +167,12 @@ def jax_stats() -> Any:
 
     def loss(x: jax.Array) -> jax.Array:
         positive, unit = jnp.abs(x) + 0.5, x / 4.5 + 0.5
-        logs = stats.norm.logcdf(x), stats.beta.logpdf(unit, positive, positive), stats.gamma.logpdf(positive, positive), stats.t.logpdf(x, positive)
+        logs = (
+            stats.norm.logcdf(x),
+            stats.beta.logpdf(unit, positive, positive),
+            stats.gamma.logpdf(positive, positive),
+            stats.t.logpdf(x, positive),
+        )
         counts = jnp.arange(x.size)
         return total(
             logs, stats.bernoulli.logpmf(counts % 2, unit), stats.nbinom.logpmf(counts, positive, unit), stats.poisson.logpmf(counts, positive),
@@ -404,7 +409,10 @@ def lineax_solves() -> Any:
     def loss(matrix: jax.Array, b: jax.Array, tall: jax.Array) -> jax.Array:
         solve = lambda a, b, solver, *tags: lx.linear_solve(lx.MatrixLinearOperator(a, tags), b, solver).value  # noqa: E731
         definite = matrix @ matrix.T + jnp.eye(4)
-        square = [solve(matrix + 4 * jnp.eye(4), b, solver) for solver in (lx.LU(), lx.QR(), lx.SVD(), lx.GMRES(1e-6, 1e-6), lx.BiCGStab(1e-6, 1e-6))]
+        square = [
+            solve(matrix + 4 * jnp.eye(4), b, solver)
+            for solver in (lx.LU(), lx.QR(), lx.SVD(), lx.GMRES(1e-6, 1e-6), lx.BiCGStab(1e-6, 1e-6))
+        ]
         symmetric = [solve(definite, b, solver, lx.positive_semidefinite_tag) for solver in (lx.Cholesky(), lx.CG(1e-6, 1e-6))]
         return total(square, symmetric, solve(tall, array(6), lx.QR()), solve(tall, array(6), lx.LSMR(1e-6, 1e-6)))
 
@@ -481,8 +489,14 @@ def jaxopt_losses_and_projections() -> Any:
     def loss(x: jax.Array) -> jax.Array:
         sparse = p.projection_sparse_simplex(x, 3)
         balls = p.projection_l1_ball(x, 1.5), p.projection_l1_sphere(x, 1.5), p.projection_l2_ball(x, 1.5)
-        other = losses.multiclass_sparsemax_loss(jnp.array(1), x), losses.multiclass_logistic_loss(jnp.array(1), x), losses.huber_loss(x, x[::-1])
-        return total(p.projection_simplex(x), sparse, balls, other, p.projection_box_section(x, (jnp.zeros(6), jnp.ones(6), jnp.ones(6), 2.0)))
+        other = (
+            losses.multiclass_sparsemax_loss(jnp.array(1), x),
+            losses.multiclass_logistic_loss(jnp.array(1), x),
+            losses.huber_loss(x, x[::-1]),
+        )
+        return total(
+            p.projection_simplex(x), sparse, balls, other, p.projection_box_section(x, (jnp.zeros(6), jnp.ones(6), jnp.ones(6), 2.0))
+        )
 
     return loss, (array(6),)
 
@@ -544,7 +558,9 @@ def numpyro_sampling() -> Any:
 
     def loss(x: jax.Array) -> jax.Array:
         key, positive = jax.random.key(0), jnp.abs(x) + 0.5
-        return total(dist.Gamma(positive, 2.0).sample(key), dist.Beta(positive, 1.5).sample(key), dist.StudentT(positive, x, positive).sample(key))
+        return total(
+            dist.Gamma(positive, 2.0).sample(key), dist.Beta(positive, 1.5).sample(key), dist.StudentT(positive, x, positive).sample(key)
+        )
 
     return loss, (array(4),)
 
@@ -573,7 +589,13 @@ def brax_math() -> Any:
 
     def loss(x: jax.Array) -> jax.Array:
         unit, q = x / 2.1, math.normalize(array(4))[0]
-        return total(math.safe_arccos(unit), math.safe_arcsin(unit), math.safe_norm(x), math.quat_to_euler(q + x[0] / 10), math.inv_3x3(array(3, 3) + x[0]))
+        return total(
+            math.safe_arccos(unit),
+            math.safe_arcsin(unit),
+            math.safe_norm(x),
+            math.quat_to_euler(q + x[0] / 10),
+            math.inv_3x3(array(3, 3) + x[0]),
+        )
 
     return loss, (array(5),)
 

@@ -131,7 +131,9 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
                 Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address)
             )
         else:
-            findings += (_excused(case, finding, observation.raised is not None, len(observation.measured)) for finding in _found(check, observation))
+            findings += (
+                _excused(case, finding, observation.raised is not None, len(observation.measured)) for finding in _found(check, observation)
+            )
     return Judged(case, tuple(findings), observation.seconds)
 
 

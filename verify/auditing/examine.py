@@ -31,7 +31,9 @@ TOO_LARGE = 2**21  # above, the program's own sizes are left out if there are ot
 PRIMES = (3, 2, 5, 7, 11, 13, 17)
 DRAWN_RAISE = "the function itself raises at values that were drawn"
 WRONG_ELSEWHERE = "right at the program's own values; wrong at others that were drawn, at other sizes or in other dtypes"
-WHAT_THEN = ": if such arguments are allowed the rule is wrong, if not, nothing is known against it (verify.check judges arguments that you give)"
+WHAT_THEN = (
+    ": if such arguments are allowed the rule is wrong, if not, nothing is known against it (verify.check judges arguments that you give)"
+)
 ONE_DTYPE = "it takes no other dtypes than those that it was made for: verified as the program calls it when all of its numbers are float64"
 OUTSIDE = "it cannot be called outside of the program"
 SLOW_SIZE = 64  # other sizes stay below, beside one that is larger

@@ -50,5 +50,7 @@ def _third_witness(observation: Observation, disagreement: str) -> Finding:
         slopes = slopes_along(program, observation.case, observation.diff, observation.rest, cts, "primal", "float64", every=True)
         found = _judged(observation, slopes, Status.INCONCLUSIVE)
         if all(finding.status is Status.PASS for finding in found):
-            return replace(merged(found)[0], message=f"the rule follows the function's values; JAX's autodiff of the primal does not ({disagreement})")
+            return replace(
+                merged(found)[0], message=f"the rule follows the function's values; JAX's autodiff of the primal does not ({disagreement})"
+            )
     return Finding(check=NAME, status=Status.INCONCLUSIVE, message=disagreement, address=observation.case.address)
