@@ -111,6 +111,8 @@ def work(package: str, program: str, file: Path) -> None:
 
 
 def _entry(verdict: Any) -> dict[str, Any]:
+    from verify.auditing.baseline import difference
+
     return {
         "name": verdict.name,
         "location": _relative(verdict.location),
@@ -120,6 +122,7 @@ def _entry(verdict: Any) -> dict[str, Any]:
         "seconds": round(verdict.seconds, 1),
         "different": next((note for note in verdict.notes if note.startswith(DIFFERENT)), ""),
         "message": _message(verdict),
+        "difference": difference(verdict) if str(verdict.status) == "FAIL" else "",  # as a baseline lists it
     }
 
 

@@ -162,7 +162,7 @@ def jax_random() -> Any:
 
 @program("jax")
 def jax_stats() -> Any:
-    import jax.scipy.stats as stats
+    from jax.scipy import stats
     from jax.scipy.stats import multinomial
 
     def loss(x: jax.Array) -> jax.Array:
@@ -543,13 +543,23 @@ def numpyro_distributions() -> Any:
         logs = (
             dist.Normal(x, positive).log_prob(x[::-1]), dist.BinomialProbs(unit, 10).log_prob(jnp.arange(4)), dist.GammaPoisson(positive, positive).log_prob(2),
             dist.BetaBinomial(positive, positive, 5).log_prob(2), dist.BernoulliLogits(x).log_prob(1), dist.ZeroInflatedPoisson(unit, positive).log_prob(0),
-            dist.DoublyTruncatedPowerLaw(x, 0.5, 3.0).log_prob(positive), dist.LowerTruncatedPowerLaw(-positive - 1, 0.4).log_prob(positive),
+            dist.LowerTruncatedPowerLaw(-positive - 1, 0.4).log_prob(positive),
             dist.TruncatedNormal(x, positive, low=-1.0).log_prob(positive), dist.VonMises(x, positive).log_prob(x[::-1]), util.log1mexp(-positive),
         )  # fmt: skip
-        truncated = dist.DoublyTruncatedPowerLaw(x, 0.5, 3.0)
-        return total(logs, truncated.cdf(positive), truncated.icdf(unit))
+        return total(logs)
 
     return loss, (array(4),)
+
+
+@program("numpyro")
+def numpyro_power_law() -> Any:
+    import numpyro.distributions as dist
+
+    def loss(exponent: jax.Array, low: jax.Array, high: jax.Array, x: jax.Array) -> jax.Array:
+        law = dist.DoublyTruncatedPowerLaw(exponent, low, high)
+        return total(law.log_prob(x), law.cdf(x), law.icdf(x / 3))
+
+    return loss, (jnp.array([1.3, -1.0, -2.0]), array(3, low=0.3, high=0.6), array(3, low=2.5, high=3), array(3, low=0.8, high=2))
 
 
 @program("numpyro")
