@@ -3,7 +3,7 @@
     python benchmarks/audit_packages.py [--only PACKAGE ...] [--program NAME ...] [--limit SECONDS] [--json FILE]
 
 Each program of `benchmarks/audit_programs.py` is audited in a process of its own, killed after the limit. What is meant to differ is listed in
-`benchmarks/audit_baseline.toml`. The rules of a program are also counted by a walk over its equations, written here without `verify`: each must have been
+`benchmarks/audit_baseline.toml`, and counted by itself in the table. The rules of a program are also counted by a walk over its equations, written here without `verify`: each must have been
 found. A rule is examined with the package that it belongs to; where another package calls it, it is only found. The results go to `benchmarks/results/audit_packages.json` (those of the packages that ran; others are kept), the table to the terminal.
 """
 
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from benchmarks.audit_programs import PROGRAMS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/audit_packages.json"
 BASELINE = ROOT / "benchmarks/audit_baseline.toml"
-DIFFERENT = "different on purpose"
 NOT_FINISHED = "NOT FINISHED"
 ELSEWHERE = "ELSEWHERE"
 
@@ -83,8 +82,7 @@ def work(package: str, program: str, file: Path) -> None:
     sys.argv = sys.argv[:1]  # absl reads it
     import jax
 
-    from verify.auditing.audit import examine_all, reported
-    from verify.auditing.baseline import load
+    from verify.auditing.audit import examine_all
     from verify.auditing.collect import collect
 
     loss, args = PROGRAMS[package][program]()
@@ -94,7 +92,6 @@ def work(package: str, program: str, file: Path) -> None:
     ]
     found, notes = collect(jax.value_and_grad(loss, argnums=tuple(floating)), args)
     missed = sorted(walked - {_relative(rule.place) for rule in found})
-    baseline = load(BASELINE) if BASELINE.exists() else ()
     rules = [{"name": rule.name, "location": _relative(rule.location), "status": NOT_FINISHED, "seconds": 0.0} for rule in found]
     others = {name.replace("-", "_") for name in PROGRAMS} - {package.replace("-", "_")}
     for entry in rules:
@@ -104,7 +101,7 @@ def work(package: str, program: str, file: Path) -> None:
         if rule is not None and rules[i - 1]["status"] == ELSEWHERE:
             continue
         if rule is not None:
-            rules[i - 1] = _entry(reported(examine_all([rule], notes), baseline).verdicts[0])
+            rules[i - 1] = _entry(next(iter(examine_all([rule], notes))))
         new = file.with_suffix(".new")
         new.write_text(json.dumps({"rules": rules, "walked": len(walked), "missed": missed}), encoding="utf-8")
         new.replace(file)
@@ -120,7 +117,6 @@ def _entry(verdict: Any) -> dict[str, Any]:
         "shapes": verdict.shapes,
         "status": str(verdict.status),
         "seconds": round(verdict.seconds, 1),
-        "different": next((note for note in verdict.notes if note.startswith(DIFFERENT)), ""),
         "message": _message(verdict),
         "difference": difference(verdict) if str(verdict.status) == "FAIL" else "",  # as a baseline lists it
     }
@@ -165,22 +161,20 @@ def _line(package: str, program: str, result: dict[str, Any]) -> str:
     missed = f", MISSED {result['missed']}" if result["missed"] else ""
     error = f", {result['error']}" if "error" in result else ""
     lines = [f"{package}/{program}: {len(result['rules'])} rules, {result['walked']} by the walk{missed}, {result['seconds']} s{error}"]
-    lines += [
-        f"    {rule['status']} {rule['name']} {rule['seconds']} s {rule.get('different', '') or rule.get('message', '')}"
-        for rule in result["rules"]
-    ]
+    lines += [f"    {rule['status']} {rule['name']} {rule['seconds']} s {rule.get('message', '')}" for rule in result["rules"]]
     return "\n".join(lines)
 
 
-def distinct(package: dict[str, Any]) -> dict[tuple[str, str], str]:
-    """The kind of each rule that a package's programs call, the worst over the programs."""
+def distinct(package: dict[str, Any], different: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The kind of each rule that a package's programs call, the worst over the programs. `different`: names and differences that are meant."""
     order = ["no derivative", "PASS", "different", NOT_FINISHED, "INCONCLUSIVE", "ERROR", "FAIL"]
     found: dict[tuple[str, str], str] = {}
     for program in package["programs"].values():
         for rule in program["rules"]:
             if rule["status"] == ELSEWHERE:
                 continue
-            kind = ("different" if rule["different"] else "no derivative") if rule["status"] == "SKIP" else rule["status"]
+            meant = (rule["name"], rule.get("difference")) in different
+            kind = "different" if meant else "no derivative" if rule["status"] == "SKIP" else rule["status"]
             key = (rule["name"], rule["location"])
             found[key] = max(kind, found.get(key, kind), key=order.index)
     return found
@@ -188,6 +182,9 @@ def distinct(package: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: one row for each package."""
+    from verify.auditing.baseline import load
+
+    different = {(gap.name, gap.difference) for gap in load(BASELINE)}
     lines = [
         "| package | version | JAX | programs | rules found | missed | PASS | different on purpose | no derivative | INCONCLUSIVE | FAIL | not finished |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -196,7 +193,7 @@ def table(results: dict[str, Any]) -> str:
         if not package["version"]:
             lines.append(f"| {name} | not installed: not run | | | | | | | | | | |")
             continue
-        kinds = list(distinct(package).values())
+        kinds = list(distinct(package, different).values())
         programs = package["programs"].values()
         unfinished = sum("error" in program for program in programs)
         ran = f"{len(programs)} ({unfinished} not finished)" if unfinished else f"{len(programs)}"

@@ -153,7 +153,8 @@ def _excused(case: Case, finding: Finding, raised: bool = False, judged_in: int 
     Where low precision cannot tell anything, float64 may still have judged the same case (`judged_in` two dtypes).
     """
     if case.beyond and (finding.status is Status.ERROR or raised):
-        message = f"at {case.describe()}, which the spec does not mention: {finding.message}"
+        where = f"at {case.describe()}, which the spec does not mention" if case.describe() else "at sizes or dtypes that nobody declared"
+        message = f"{where}: {finding.message}"
         return replace(finding, status=Status.SKIP, message=message)
     unclear = finding.status is Status.INCONCLUSIVE
     low = finding.dtype not in (None, "float64") and judged_in > 1

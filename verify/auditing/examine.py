@@ -45,7 +45,8 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
     guessed: nobody calls it with these arguments, so that it may raise.
     """
     verdict = _examined(rule, seed, checks, guessed)
-    if verdict.status in (Status.ERROR, Status.INCONCLUSIVE) and not verdict.comparisons and (wide := rule.in_float64()):
+    blind = verdict.status not in (Status.PASS, Status.SKIP) and not verdict.comparisons  # it raises, or nothing could be compared
+    if blind and (wide := rule.in_float64()):
         again = _examined(wide, seed, checks, guessed)
         if again.comparisons:
             return _labelled(rule, replace(again, notes=(ONE_DTYPE, *again.notes[1:])))
