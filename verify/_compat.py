@@ -35,7 +35,7 @@ def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
 
 def walk(jaxpr: Any, enter: Callable[[Any], bool] = lambda equation: True) -> Iterator[Any]:
     """Every equation of a jaxpr, at any depth; of the outermost equations only those that `enter` accepts."""
-    for equation in closed(jaxpr).jaxpr.eqns:
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if enter(equation):
             yield equation
             for inner in subjaxprs(equation.params):

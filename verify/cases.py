@@ -276,6 +276,8 @@ def from_arrays(
         array = np.asarray(value) if hasattr(value, "__array__") else value
         is_float = jax.numpy.issubdtype(array.dtype, np.inexact)
         own = {"complex64": "float32", "complex128": "float64"}.get(str(array.dtype), str(array.dtype)) if is_float else None
+        if own is not None and own not in FLOAT_DTYPES:
+            raise SpecError(f"{name}: an argument is {own}, in which no derivative can be verified; known: {', '.join(FLOAT_DTYPES)}")
         user = None if own is None else own if dtype == "given" else dtype
         dtypes.append(user)
         if isinstance(array, jax.ShapeDtypeStruct):

@@ -21,7 +21,7 @@ import numpy as np
 from verify import _compat
 from verify.cases import Case, Static
 from verify.errors import InternalError
-from verify.spec import Spec, SpecError
+from verify.spec import FLOAT_DTYPES, Spec, SpecError
 from verify.strip import count_custom_rules, evaluate
 from verify.values import Key
 
@@ -143,6 +143,10 @@ def trace(call: Call, diff: list[Any], rest: list[Any]) -> Traced:
     """Trace fn. What it raises is a StageError of "primal"."""
     with stage("primal"):
         jaxpr, shapes = jax.make_jaxpr(call.run, return_shape=True)(diff, rest)
+    if strange := {str(shape.dtype) for shape in shapes} - set(FLOAT_DTYPES):
+        raise SpecError(
+            f"the function returns {', '.join(sorted(strange))}, in which no derivative can be verified; known: {', '.join(FLOAT_DTYPES)}"
+        )
     return Traced(call=call, jaxpr=jaxpr, shapes=shapes)
 
 

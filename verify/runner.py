@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 
 from verify import checks as all_checks
@@ -17,7 +18,7 @@ from verify import diagnosis
 from verify.cases import SHAPE_CASES, Case, draw
 from verify.checks.structure import user_line
 from verify.evidence import elements, evidence
-from verify.observe import add_seconds, observe
+from verify.observe import Observation, add_seconds, observe
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict
 from verify.shrink import shrink
@@ -119,6 +120,8 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
         observation = observe(spec, case)
     except StageError as error:
         return Judged(case, (_excused(case, _unusable(case, error)),), {})
+    except jax.errors.JaxRuntimeError as error:  # an assertion in the function (equinox.error_if) raises when it runs
+        return Judged(case, (_excused(case, _unusable(case, StageError("primal", error))),), {})
     findings: list[Finding] = []
     for check in selected:
         if not check.applies(observation) or (check.NAME in all_checks.JUDGES and not observation.finite_somewhere):
@@ -129,9 +132,19 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
             )
         else:
             findings += (
-                _excused(case, finding, observation.raised is not None, len(observation.measured)) for finding in check.judge(observation)
+                _excused(case, finding, observation.raised is not None, len(observation.measured)) for finding in _found(check, observation)
             )
     return Judged(case, tuple(findings), observation.seconds)
+
+
+def _found(check: ModuleType, observation: Observation) -> list[Finding]:
+    """What a check finds; it abstains where the function raises at values near the case's, where it is run too."""
+    try:
+        return check.judge(observation)
+    except jax.errors.JaxRuntimeError as error:
+        text = " ".join(str(error).split())[:300]
+        message = f"the function raises when it runs near these inputs: {text}"
+        return [Finding(check=check.NAME, status=Status.SKIP, message=message, address=observation.case.address)]
 
 
 def _excused(case: Case, finding: Finding, raised: bool = False, judged_in: int = 1) -> Finding:
@@ -140,7 +153,8 @@ def _excused(case: Case, finding: Finding, raised: bool = False, judged_in: int 
     Where low precision cannot tell anything, float64 may still have judged the same case (`judged_in` two dtypes).
     """
     if case.beyond and (finding.status is Status.ERROR or raised):
-        message = f"at {case.describe()}, which the spec does not mention: {finding.message}"
+        where = f"at {case.describe()}, which the spec does not mention" if case.describe() else "at sizes or dtypes that nobody declared"
+        message = f"{where}: {finding.message}"
         return replace(finding, status=Status.SKIP, message=message)
     unclear = finding.status is Status.INCONCLUSIVE
     low = finding.dtype not in (None, "float64") and judged_in > 1

@@ -5,6 +5,8 @@ Whether a derivative is right does not depend on which constants its formula hol
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -28,10 +30,21 @@ def _parts(value: Any) -> Iterator[Any]:
                 yield cell.cell_contents
             except ValueError:  # not filled yet
                 continue
+    elif isinstance(value, types.MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif _is_record(value):
+        yield from vars(value).values()
     elif type(value) in (tuple, list):
         yield from value
     elif type(value) is dict:
         yield from value.values()
+
+
+def _is_record(value: Any) -> bool:
+    """An instance of a dataclass, as solvers and modules are."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "__dict__")
 
 
 def _holds_tracer(value: Any, seen: set[int]) -> bool:
@@ -49,7 +62,7 @@ def _copied(value: Any, made: dict[int, Any]) -> Any:
         return made[id(value)]
     if isinstance(value, jax.core.Tracer):
         made[id(value)] = _stand_in(value, len(made))
-    elif isinstance(value, jax.custom_vjp | jax.custom_jvp):
+    elif isinstance(value, jax.custom_vjp | jax.custom_jvp) or _is_record(value):
         made[id(value)] = rule = object.__new__(type(value))
         vars(rule).update({key: _copied(part, made) for key, part in vars(value).items()})
     elif isinstance(value, types.FunctionType) and value.__closure__:
@@ -61,6 +74,10 @@ def _copied(value: Any, made: dict[int, Any]) -> Any:
                 cell.cell_contents = _copied(old.cell_contents, made)
             except ValueError:
                 continue
+    elif isinstance(value, types.MethodType):
+        made[id(value)] = types.MethodType(_copied(value.__func__, made), _copied(value.__self__, made))
+    elif isinstance(value, functools.partial):
+        made[id(value)] = functools.partial(_copied(value.func, made), *_copied(value.args, made), **_copied(value.keywords, made))
     elif type(value) in (tuple, list):
         made[id(value)] = type(value)(_copied(part, made) for part in value)
     elif type(value) is dict:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from verify import _compat
 from verify.auditing.listen import Listener, listening
 from verify.auditing.rules import Rule, Signature, near
+from verify.cases import Static
 from verify.errors import SpecError
 
 LARGEST_VALUES = 2**22  # elements of a call whose values are kept
@@ -51,14 +54,42 @@ def collect(program: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Rule
                 notes.append(f"the program's own values are not known ({type(error).__name__} when it ran to tell them); values were drawn")
         _take_values(listener, told)
         jax.clear_caches()  # programs that tell their values are nobody's business any more
-    return [*listener.rules.values(), *_unheard(jaxpr, listener)], notes
+    rules = [*listener.rules.values(), *_unheard(jaxpr, listener)]
+    wide = functools.cache(lambda: _in_float64(program, args))
+    for rule in rules:
+        rule.in_float64 = lambda rule=rule: wide().get((rule.name, rule.place))
+    return rules, notes
+
+
+def _in_float64(program: Callable[..., Any], args: Sequence[Any]) -> dict[Any, Rule]:
+    """The rules that the program calls when all of its numbers are float64; none if it cannot be."""
+
+    def widened(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return jax.ShapeDtypeStruct(leaf.shape, np.float64) if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf, np.float64)
+
+    with _compat.enable_x64(True):
+        try:
+            rules, _ = collect(program, jax.tree.map(widened, tuple(args)))
+        except SpecError:
+            return {}
+    return {(rule.name, rule.place): rule for rule in rules}
 
 
 def _take_values(listener: Listener, told: Listener) -> None:
+    """Values go to the same call of the same rule, or to one of the same shapes: static arguments may differ from run to run, as stacks do."""
     for who, rule in told.rules.items():
-        for key, signature in rule.signatures.items():
-            if signature.values and who in listener.rules and key in listener.rules[who].signatures:
-                listener.rules[who].signatures[key].values = signature.values
+        wanting = listener.rules[who].signatures if who in listener.rules else {}
+        by_shape = {_shapes(signature): signature.values for signature in rule.signatures.values() if signature.values}
+        for key, signature in wanting.items():
+            same = rule.signatures.get(key)
+            signature.values = (same.values if same else []) or signature.values or by_shape.get(_shapes(signature), [])
+
+
+def _shapes(signature: Signature) -> tuple[Any, ...]:
+    leaves = jax.tree.leaves(signature.args, is_leaf=lambda node: isinstance(node, Static))
+    return tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves if not isinstance(leaf, Static))
 
 
 def _unheard(jaxpr: Any, listener: Listener) -> list[Rule]:

@@ -1,7 +1,8 @@
 """From a rule that was heard to its verdict.
 
 It is judged where the program calls it (the program's values, and others of their range), at other sizes where the rule allows them, and in the
-other float dtypes that it accepts. What raises outside of the program's own shapes and dtypes is no accusation.
+other float dtypes that it accepts. What raises outside of the program's own shapes and dtypes is no accusation; nor is a failure anywhere but at the program's
+values, where these are known: it is INCONCLUSIVE.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ OTHER_SIZES = 3
 LARGE = 2**16  # elements of all arguments: above, only the checks that use one compiled program again
 TOO_LARGE = 2**21  # above, the program's own sizes are left out if there are others
 PRIMES = (3, 2, 5, 7, 11, 13, 17)
+DRAWN_RAISE = "the function itself raises at values that were drawn"
+WRONG_ELSEWHERE = "right at the program's own values; wrong at others that were drawn, at other sizes or in other dtypes"
+WHAT_THEN = (
+    ": if such arguments are allowed the rule is wrong, if not, nothing is known against it (verify.check judges arguments that you give)"
+)
+ONE_DTYPE = "it takes no other dtypes than those that it was made for: verified as the program calls it when all of its numbers are float64"
+OUTSIDE = "it cannot be called outside of the program"
 SLOW_SIZE = 64  # other sizes stay below, beside one that is larger
 
 
@@ -36,10 +44,23 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
 
     guessed: nobody calls it with these arguments, so that it may raise.
     """
+    verdict = _examined(rule, seed, checks, guessed)
+    blind = verdict.status not in (Status.PASS, Status.SKIP) and not verdict.comparisons  # it raises, or nothing could be compared
+    if blind and (wide := rule.in_float64()):
+        again = _examined(wide, seed, checks, guessed)
+        if again.comparisons:
+            return _labelled(rule, replace(again, notes=(ONE_DTYPE, *again.notes[1:])))
+    if verdict.status is Status.ERROR:  # the program calls it, and nothing was raised there
+        return _demoted(replace(verdict, notes=(*verdict.notes, OUTSIDE)))
+    return verdict
+
+
+def _examined(rule: Rule, seed: int, checks: Sequence[str] | None, guessed: bool) -> Verdict:
     spec = Spec(name=rule.name, fn=rule.function)
     notes: list[str] = []
     try:
-        cases = [replace(case, beyond=case.beyond or guessed) for case in _cases(rule, seed, notes)]
+        own: list[int] = []
+        cases = [replace(case, beyond=case.beyond or guessed) for case in _cases(rule, seed, notes, own)]
         if not cases:
             return _labelled(
                 rule,
@@ -48,6 +69,8 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
                 ),
             )
         verdict = run_cases(spec, cases, checks)
+        if verdict.status in (Status.FAIL, Status.ERROR):
+            verdict = _at_drawn_values_only(spec, [case for case in cases if case.index in own], checks, verdict)
         if verdict.status is Status.SKIP:  # nothing was compared: no success, and no reason to leave it out
             verdict = replace(verdict, status=Status.INCONCLUSIVE)
     except SpecError as error:
@@ -58,6 +81,30 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
     return _labelled(rule, replace(verdict, address=None, evidence=evidence, shapes=shapes, notes=(*verdict.notes, *notes)))
 
 
+def _at_drawn_values_only(spec: Spec, own: Sequence[Case], checks: Sequence[str] | None, verdict: Verdict) -> Verdict:
+    """The verdict on a rule that is wrong, or raises, somewhere: is it at the program's own values?
+
+    Others may break what it requires of its arguments (sorted, symmetric, normalised, sizes that belong together), so a rule that is right where it is
+    called is not accused of them. It is no success either: the program's values may happen to hide a mistake.
+    """
+    alone = run_cases(spec, own, checks) if own else None
+    if verdict.status is Status.ERROR:
+        raised = next(finding.message for finding in verdict.findings if finding.status is Status.ERROR)
+        if alone is None:
+            return replace(_demoted(verdict), notes=(DRAWN_RAISE, *verdict.notes))
+        return replace(alone, notes=(f"{DRAWN_RAISE}: {raised}", *alone.notes)) if alone else verdict
+    if alone:
+        words = f"{WRONG_ELSEWHERE}{f' ({verdict.diagnosis})' if verdict.diagnosis else ''}{WHAT_THEN}"
+        return replace(_demoted(verdict), diagnosis="", evidence=None, notes=(words, *verdict.notes))
+    return verdict
+
+
+def _demoted(verdict: Verdict) -> Verdict:
+    bad = (Status.FAIL, Status.ERROR)
+    findings = tuple(replace(f, status=Status.INCONCLUSIVE) if f.status in bad else f for f in verdict.findings)
+    return replace(verdict, status=Status.INCONCLUSIVE, findings=findings)
+
+
 def _labelled(rule: Rule, verdict: Verdict) -> Verdict:
     sites = list(dict.fromkeys(site for signature in rule.signatures.values() for site in signature.sites))
     called = f"called {rule.calls} time{'s' * (rule.calls != 1)}, with {len(rule.signatures)} combination{'s' * (len(rule.signatures) != 1)} of shapes"
@@ -65,8 +112,8 @@ def _labelled(rule: Rule, verdict: Verdict) -> Verdict:
     return replace(verdict, location=rule.location, calls=rule.calls, notes=(called + where, *verdict.notes))
 
 
-def _cases(rule: Rule, seed: int, notes: list[str]) -> Iterator[Case]:
-    """The cases, and what they leave out into `notes`."""
+def _cases(rule: Rule, seed: int, notes: list[str], own: list[int]) -> Iterator[Case]:
+    """The cases; what they leave out goes into `notes`, the indices of those that hold the program's own values into `own`."""
     usable = sorted((s for s in rule.signatures.values() if _has_float(s.args)), key=_elements)
     if not usable:
         return
@@ -87,6 +134,7 @@ def _cases(rule: Rule, seed: int, notes: list[str]) -> Iterator[Case]:
         large = _elements(signature) > LARGE
         for draw in range(1 if large else 1 + DRAWS):
             case = _case(rule, _filled(signature, rng), seed, index, first=draw == 0)
+            own += [index] if draw == 0 and signature.values else []
             yield replace(case, thorough=not large and draw < 2)
             index += 1
     for args in others:

@@ -20,7 +20,7 @@ import numpy as np
 from jax.extend import source_info_util
 
 from verify.auditing.closures import freed
-from verify.auditing.rules import SITES, Rule, Signature, describe, identity, location, name_of, near, plain, positional, written
+from verify.auditing.rules import SITES, Rule, Signature, as_leaf, describe, identity, location, name_of, near, plain, positional, written
 from verify.cases import Static
 
 SILENT = (str(Path(jax.__file__).parent), __file__)  # whose lines are nobody's call
@@ -60,15 +60,13 @@ class Listener:
             self._keep_values(signature, args, described, asked)
 
     def _keep_values(self, signature: Signature, args: tuple[Any, ...], described: tuple[Any, ...], asked: int) -> None:
-        static = [isinstance(arg, Static) for arg in described]
-        leaves = [
-            leaf for arg, skip in zip(args, static, strict=True) if not skip for leaf in jax.tree.leaves(arg) if hasattr(leaf, "dtype")
-        ]
-        if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves):
+        kept = [arg for arg, shape in zip(args, described, strict=True) if not isinstance(shape, Static)]
+        leaves = [leaf for leaf in jax.tree.leaves(kept) if not isinstance(as_leaf(leaf), Static)]
+        if any(jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) for leaf in leaves):
             return
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             signature.values = leaves
-        elif asked <= CALLBACKS and sum(leaf.size for leaf in leaves) <= self._values:
+        elif asked <= CALLBACKS and sum(jnp.size(leaf) for leaf in leaves) <= self._values:
 
             def store(*values: Any) -> None:
                 if not signature.values:

@@ -39,7 +39,8 @@ class Rule:
     name: "module:qualified name". location: "file:line" of the function that it is the rule of. place: the same of what JAX was given, which may be a
     wrapper's. kind: "custom_vjp" or "custom_jvp".
     function: takes the arguments of a signature. whole: whether `function` is the rule itself, which can be traced at other shapes, rather than
-    one call in a traced program.
+    one call in a traced program. in_float64: the same rule, or None, as the program calls it when all of its numbers are float64: a rule may hold functions
+    that were made for the program's own dtypes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Rule:
     function: Callable[..., Any]
     whole: bool = True
     signatures: dict[Any, Signature] = field(default_factory=dict)
+    in_float64: Callable[[], Rule | None] = lambda: None
 
     @property
     def calls(self) -> int:
@@ -71,12 +73,18 @@ def written(function: Any) -> Any:
     for _ in range(4):
         if str(getattr(inner, "__module__", "")).split(".")[0] not in WRAPPERS or "<locals>" not in _as_written(inner):
             return inner
-        held = (cell.cell_contents for cell in inner.__closure__ or () if not _empty(cell))
+        held = [part for cell in inner.__closure__ or () if not _empty(cell) for part in _held(cell.cell_contents)]
         others = [plain(value) for value in held if hasattr(plain(value), "__code__") and plain(value).__module__ != inner.__module__]
         if not others:
             return inner
         inner = others[0]
     return inner
+
+
+def _held(value: Any) -> list[Any]:
+    """What a closure holds, and where that is an object of a wrapper, what this holds: equinox.filter_custom_vjp keeps the function as an attribute."""
+    wrapper = type(value).__module__.split(".")[0] in WRAPPERS and not hasattr(value, "__code__")
+    return [value, *getattr(value, "__dict__", {}).values()] if wrapper else [value]
 
 
 def _as_written(function: Any) -> str:
@@ -125,7 +133,7 @@ def identity(function: Any) -> Any:
         if isinstance(function, functools.partial)
         else []
     )
-    return (location(inner), tuple(_mark(cell) for cell in cells), _text(extra))
+    return (location(inner), location(written(inner)), tuple(_mark(cell) for cell in cells), _text(extra))
 
 
 def _mark(cell: Any) -> Any:
@@ -152,13 +160,14 @@ def _text(value: Any) -> str:
 
 def describe(function: Any, args: tuple[Any, ...], static: set[int]) -> tuple[tuple[Any, ...], Any]:
     """The arguments of one call with their arrays as shapes (or the concrete arrays), and a key that is equal for calls of equal shapes."""
-    described = tuple(Static(arg) if i in static else jax.tree.map(_leaf, arg) for i, arg in enumerate(args))
+    described = tuple(Static(arg) if i in static else jax.tree.map(as_leaf, arg) for i, arg in enumerate(args))
     leaves, tree = jax.tree.flatten(described, is_leaf=lambda node: isinstance(node, Static))
     texts = tuple(_text(leaf.value) if isinstance(leaf, Static) else f"{leaf.dtype}{tuple(leaf.shape)}" for leaf in leaves)
     return described, (str(tree), texts)
 
 
-def _leaf(value: Any) -> Any:
+def as_leaf(value: Any) -> Any:
+    """One leaf of the arguments as a signature keeps it; Static for what is no array and no number with a derivative."""
     if isinstance(value, jax.core.Tracer):
         return jax.ShapeDtypeStruct(value.shape, value.dtype)
     if isinstance(value, jax.ShapeDtypeStruct):

@@ -149,7 +149,7 @@ def reduced(e: Evidence, leaf: int) -> str | None:
         for index in range(ct.shape[0] if ct.ndim > want.ndim else 0):
             if e.same(ct[index], got):
                 return f"it takes one row of the upstream cotangent where the sum over {_axes(right)} is wanted"
-        return f"the right one is the upstream cotangent summed over {_axes(right)}"
+        return f"the right one is the upstream cotangent{f' summed over {_axes(right)}' if right else ''}"
     return None
 
 
