@@ -1,0 +1,226 @@
+"""An operation's derivation: the tape of its reference, its pullbacks in reverse order, and the cotangents that come out; all of it run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from verify import engine, programs
+from verify._compat import enable_x64
+from verify.cases import Case
+from verify.derive import example, naming, notation
+from verify.derive.example import Dims
+from verify.derive.expressions import Expr, add, evaluate, leaves, name, sub, substitute
+from verify.derive.pullbacks import pull
+from verify.derive.tape import Step, Tape, record
+from verify.spec import Spec, SpecError
+from verify.tolerance import EPS, FLOOR_ULPS, RELATIVE_64
+
+RUNS = 3  # values on which a select must take one branch everywhere to be written as that branch
+INLINE = 56  # characters: a cotangent is written into the formula that uses it up to this length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A line of the backward: what the pullback of a step adds to the cotangent of one of its operands."""
+
+    step: Step
+    number: int
+    operand: str
+    value: Expr
+    first: bool
+
+    @property
+    def target(self) -> str:
+        return f"{self.operand}_ct"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How far the derived value is from another one: the largest difference, and the largest that rounding explains."""
+
+    of: str
+    against: str
+    error: float
+    limit: float
+
+    @property
+    def agrees(self) -> bool:
+        return self.error <= self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivation:
+    """`finals`: each argument's cotangent as one formula; `definitions`: the cotangents that it uses. `env`: every value, as it was run."""
+
+    spec: Spec
+    case: Case
+    dims: Dims
+    tape: Tape
+    terms: list[Term]
+    finals: dict[str, Expr]
+    definitions: dict[str, Expr]
+    env: Mapping[str, Any]
+    moving: tuple[str, ...]
+    comparisons: list[Comparison]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the formulas, the operation's own rule and JAX's autodiff give the same cotangents."""
+        return all(comparison.agrees for comparison in self.comparisons)
+
+
+def derive(spec: Spec) -> Derivation:
+    """The derivation of an operation from its reference (or, without one, from its own primal), run in float64. Raises SpecError where it cannot be run."""
+    drawn = [example.example(spec, turn) for turn in range(RUNS)]
+    (case, dims), call, runs = drawn[0], None, []
+    for other, _ in drawn:
+        bound = programs.bind(spec, other)
+        call = call or bound[0]
+        runs.append([*bound[1], *bound[2]])
+    assert call is not None
+    if call.pairs:
+        raise SpecError(f"{spec.name}: no derivation is written for complex arguments yet")
+    count = len(call.names)
+    diff, rest = runs[0][:count], runs[0][count:]
+    try:
+        with enable_x64(True), programs.stage("reference"):
+            jaxpr, shapes = jax.make_jaxpr(call.run_reference, return_shape=True)(diff, rest)
+        with enable_x64(True):
+            traced = programs.trace(call, diff, rest)
+        rng = case.rng("derivation")
+        cts = [rng.integers(-9, 10, size=s.shape) / 4 for s in shapes]
+        truth = engine.exact(programs.core(traced), diff, rest, cts)(diff, rest, cts)
+    except programs.StageError as error:
+        raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
+    inputs = [name(text, np.shape(value)) for text, value in zip([*call.names, *rest_names(case, call)], runs[0], strict=True)]
+    with np.errstate(all="ignore"):
+        tape = naming.finish(record(jaxpr, inputs, runs, count), len(shapes))
+        return _run(spec, case, dims, tape, call.names, runs[0], cts, truth)
+
+
+def rest_names(case: Case, call: programs.Call) -> list[str]:
+    """The paths of the arguments that are not differentiated."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(case.args, is_leaf=programs.is_leaf)[0]]
+    return [case.argument_names[paths[slot][0].idx] + jax.tree_util.keystr(paths[slot][1:]) for slot in call.rest_slots]
+
+
+def _run(
+    spec: Spec, case: Case, dims: Dims, tape: Tape, moving: tuple[str, ...], values: Sequence[Any], cts: Sequence[Any], truth: Mapping[str, Any]
+) -> Derivation:  # fmt: skip
+    """Forward, then backward, each formula as it is shown."""
+    env: dict[str, Any] = {e.data: value for e, value in zip(tape.inputs, values, strict=True)}
+    for step in tape.steps:
+        env[step.name] = evaluate(step.value, env)
+    seeds = [f"{y.data}_ct" for y in tape.outputs]
+    env |= dict(zip(seeds, cts, strict=True))
+    terms = backward(tape, moving)
+    sums: dict[str, Expr] = {}
+    for term in terms:
+        value = evaluate(term.value, env)
+        env[term.target] = value if term.first and term.target not in seeds else env[term.target] + value
+        sums[term.target] = term.value if term.target not in sums else _plus(sums[term.target], term.value)
+    finals, definitions = _together({f"{v}_ct": sums.get(f"{v}_ct") for v in moving}, sums, seeds, dims)
+    comparisons = [
+        compare(y.data, "the reference", env[y.data], truth["reference_out"][k], 0.0) for k, y in enumerate(tape.outputs)
+    ]
+    size = max((float(np.max(np.abs(ct), initial=0.0)) for ct in cts), default=0.0)
+    for k, v in enumerate(moving):
+        for against, found in (("the rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
+            comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size))
+        if f"{v}_ct" in finals:  # the formula in one piece
+            comparisons.append(compare(f"{v}_ct", "in one formula", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size))
+    return Derivation(
+        spec=spec, case=case, dims=dims, tape=tape, terms=terms, finals=finals, definitions=definitions, env=env, moving=moving, comparisons=comparisons
+    )  # fmt: skip
+
+
+def backward(tape: Tape, moving: Sequence[str]) -> list[Term]:
+    """The tape in reverse: a step whose result has a cotangent hands it to its operands."""
+    moves = {*moving, *(step.name for step in tape.steps if step.moves)}
+    reached = {y.data for y in tape.outputs}
+    seeds = set(reached)
+    terms: list[Term] = []
+    for number in range(len(tape.steps), 0, -1):
+        step = tape.steps[number - 1]
+        if step.name not in reached or step.name not in moves:
+            continue
+        y = name(step.name, step.value.shape)
+        for operand, ct in pull(step.value, y, name(f"{step.name}_ct", y.shape)):
+            if operand in moves:
+                first = operand not in reached
+                terms.append(Term(step=step, number=number, operand=operand, value=ct, first=first or operand in seeds and False))
+                reached.add(operand)
+    return terms
+
+
+def compare(of: str, against: str, value: Any, want: Any, size: float) -> Comparison:
+    """`size` is that of the upstream cotangent: a gradient that is 0 by cancellation leaves some ulps of it."""
+    want = np.asarray(want)
+    with np.errstate(all="ignore"):
+        difference = np.where(np.asarray(value) == want, 0.0, np.abs(value - want))  # equal infinities differ by nothing
+    error = float(np.max(difference, initial=0.0)) if np.shape(value) == want.shape else np.inf
+    largest = float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0))
+    limit = RELATIVE_64 * largest + FLOOR_ULPS * EPS["float64"] * size
+    return Comparison(of=of, against=against, error=np.inf if np.isnan(error) else error, limit=limit)
+
+
+def _plus(a: Expr, b: Expr) -> Expr:
+    return sub(a, b.args[0]) if b.op == "neg" else sub(b, a.args[0]) if a.op == "neg" else add(a, b)
+
+
+def _together(
+    wanted: Mapping[str, Expr | None], sums: Mapping[str, Expr], seeds: Sequence[str], dims: Dims
+) -> tuple[dict[str, Expr], dict[str, Expr]]:
+    """The arguments' cotangents with short intermediate ones written in, and the definitions of the others."""
+
+    def written(e: Expr) -> Expr:
+        tried: set[str] = set()
+        while True:
+            used = [leaf.data for leaf in leaves(e) if leaf.data in sums and leaf.data not in seeds and leaf.data not in tried]
+            if not used:
+                return e
+            candidate = substitute(e, {used[0]: sums[used[0]]})
+            if used.count(used[0]) == 1 and len(notation.write(candidate, dims)) <= INLINE or not sums[used[0]].args:
+                e = candidate
+            else:
+                tried.add(used[0])
+
+    finals = {target: written(e) for target, e in wanted.items() if e is not None}
+    definitions: dict[str, Expr] = {}
+    todo = list(finals.values())
+    while todo:
+        for leaf in leaves(todo.pop(0)):
+            if leaf.data in sums and leaf.data not in seeds and leaf.data not in definitions and leaf.data not in finals:
+                definitions[leaf.data] = written(sums[leaf.data])
+                todo.append(definitions[leaf.data])
+    return finals, definitions
+
+
+def _whole(e: Expr, definitions: Mapping[str, Expr], env: Mapping[str, Any], seeds: Sequence[str]) -> Any:
+    """The value of a final formula from the definitions beside it alone, not from cotangents found on the way."""
+    own = {k: v for k, v in env.items() if not k.endswith("_ct") or k in seeds}
+    for target in _sorted(definitions):
+        own[target] = evaluate(definitions[target], own)
+    return evaluate(e, own)
+
+
+def _sorted(definitions: Mapping[str, Expr]) -> list[str]:
+    """Each after those that it uses."""
+    order: list[str] = []
+
+    def visit(target: str) -> None:
+        if target in order:
+            return
+        for leaf in leaves(definitions[target]):
+            if leaf.data in definitions:
+                visit(leaf.data)
+        order.append(target)
+
+    for target in definitions:
+        visit(target)
+    return order

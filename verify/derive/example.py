@@ -1,0 +1,96 @@
+"""The inputs on which a derivation is run: small sizes that are all different, so that a size tells which dimension it is."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verify.cases import Case, arg_leaves, chosen
+from verify.signature import arguments
+from verify.sizes import Sizes, dimension_names, parse
+from verify.spec import Arg, Spec, SpecError
+
+SIZES = (5, 7, 3, 11, 13, 2, 17, 19, 4, 6, 8, 9)  # few formulas hold 5 or 7 as a number
+TRIES = 4000
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The names of sizes."""
+
+    names: Mapping[int, str]
+
+    def of(self, size: int) -> str:
+        """The name of a size; "K*G" for a product of named ones; the number itself for others.
+
+        >>> Dims({5: "n", 7: "m"}).of(35)
+        'n*m'
+        """
+        if size in self.names or size < 2:
+            return self.names.get(size, str(size))
+        for count in (2, 3):
+            for sizes in itertools.combinations(self.names, count):
+                if min(sizes) > 1 and math.prod(sizes) == size:
+                    return "*".join(self.names[n] for n in sizes)
+        return str(size)
+
+    def shape(self, shape: tuple[int, ...]) -> str:
+        return f"({', '.join(map(self.of, shape))})"
+
+
+def example(spec: Spec, index: int = 0) -> tuple[Case, Dims]:
+    """A case of distinct small sizes, default options and every floating-point argument; `index` varies the values."""
+    described = arguments(spec)
+    shapes = [parse(arg.dims, path) for path, arg in arg_leaves(described)]
+    options = _defaults(spec)
+    absent = frozenset(name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional and arg.dtype in ("bool", "int32", "key"))
+    error: SpecError | None = None
+    for sizes in _sizes(spec, shapes):
+        try:
+            case = chosen(spec, index, sizes, options, absent)
+        except SpecError as refused:
+            error = error or refused
+            continue
+        texts = {dim.text: dim.size(sizes)[-1] for shape in shapes for dim in shape}
+        named = {size: text for text, size in reversed(texts.items()) if not text.isdigit() and size > 1}
+        return case, Dims(dict(reversed(named.items())))
+    raise error or SpecError(f"{spec.name}: no small sizes are within its sizes= and domain=")
+
+
+def _sizes(spec: Spec, shapes: list[Any]) -> Iterator[Sizes]:
+    """Assignments of sizes to names, those first in which all dimensions differ."""
+    plain, variadic = dimension_names(shapes)
+    bounds = {name: spec.sizes.get(name, (1, max(SIZES))) for name in (*plain, *variadic)}
+    allowed = {name: [n for n in SIZES if low <= n <= high] or [high] for name, (low, high) in bounds.items()}
+    fixed = {int(dim.text) for shape in shapes for dim in shape if dim.text.isdigit()}
+
+    def shaped(values: Sequence[int]) -> dict[str, Any]:
+        return {name: (n,) if name in variadic else n for name, n in zip(allowed, values, strict=True)}
+
+    for values in itertools.islice(_distinct(list(allowed.values()), fixed), TRIES):
+        texts = {dim.text: dim.size(shaped(values))[-1] for shape in shapes for dim in shape}
+        if len(set(texts.values())) == len(texts):
+            yield shaped(values)
+    yield from map(shaped, itertools.islice(itertools.product(*allowed.values()), TRIES))
+
+
+def _distinct(allowed: list[list[int]], used: set[int]) -> Iterator[tuple[int, ...]]:
+    if not allowed:
+        yield ()
+        return
+    for n in allowed[0]:
+        if n not in used:
+            yield from ((n, *rest) for rest in _distinct(allowed[1:], used | {n}))
+
+
+def _defaults(spec: Spec) -> dict[str, Any]:
+    """Each option at the function's own default if that is among the values to try, else the first of them."""
+    try:
+        own = {name: parameter.default for name, parameter in inspect.signature(spec.fn).parameters.items()}
+    except (TypeError, ValueError):
+        own = {}
+    return {option: own[option] if option in own and own[option] in values else values[0] for option, values in spec.options.items()}

@@ -1,0 +1,103 @@
+"""Names for the steps of a tape: the user's variables where the source says them, the output's, else h and the step's number."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import linecache
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import verify
+from verify._compat import source_line
+from verify.derive.expressions import SILENT, Expr, leaves, name, substitute
+from verify.derive.tape import Step, Tape
+
+OWN = str(Path(verify.__file__).parent)
+
+
+def finish(tape: Tape, outputs: int) -> Tape:
+    """The tape with readable names. Its outputs are steps called y (or y1, y2, ...)."""
+    wanted = _variables(tape)
+    steps, finals = _with_outputs(tape, ["y"] if outputs == 1 else [f"y{k + 1}" for k in range(outputs)])
+    taken = {e.data for e in tape.inputs} | set(finals.values())
+    names: dict[str, Expr] = {}
+    for number, step in enumerate(steps, 1):
+        text = finals.get(step.name) or _free(wanted.get(step.name, f"h{number}"), taken)
+        taken.add(text)
+        names[step.name] = name(text, step.value.shape)
+    renamed = [replace(step, name=names[step.name].data, value=substitute(step.value, names)) for step in steps]
+    left_out = [(substitute(e, names), value) for e, value in tape.taken if all(not leaf.data.startswith("%") or leaf.data in names for leaf in leaves(e))]
+    return Tape(tape.inputs, renamed, [name(text, shape) for text, shape in _shapes(renamed, finals)], left_out)
+
+
+def _shapes(steps: list[Step], finals: dict[str, str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    shapes = {step.name: step.value.shape for step in steps}
+    yield from ((text, shapes[text]) for text in finals.values())
+
+
+def _with_outputs(tape: Tape, texts: list[str]) -> tuple[list[Step], dict[str, str]]:
+    """Steps, and which of them are the outputs. An output that is an argument, or a step twice, gets a step of its own."""
+    steps, finals = list(tape.steps), {}
+    by_name = {step.name: position for position, step in enumerate(steps)}
+    used = [leaf.data for step in steps for leaf in leaves(step.value)] + [leaf.data for e in tape.outputs for leaf in leaves(e)]
+    for text, e in zip(texts, tape.outputs, strict=True):
+        inner = next(leaves(e), None)
+        position = by_name.get(inner.data) if inner is not None else None
+        if position is not None and e.op == "name" and e.data not in finals:
+            finals[e.data] = text
+        elif position is not None and e.op == "view" and e.data is None and e.args[0] is inner and used.count(inner.data) == 1:
+            steps[position] = replace(steps[position], value=replace(e, args=(steps[position].value,)))
+            finals[inner.data] = text
+        else:
+            moves = inner is not None and (steps[position].moves if position is not None else True)
+            steps.append(Step(f"%{text}", e, moves))
+            finals[f"%{text}"] = text
+    return steps, finals
+
+
+
+
+def _free(text: str, taken: set[str]) -> str:
+    if text not in taken:
+        return text
+    return next(f"{text}{k}" for k in range(1, len(taken) + 2) if f"{text}{k}" not in taken)
+
+
+def _variables(tape: Tape) -> dict[str, str]:
+    """Step -> the variable that its statement assigns: of a statement's equations the last one makes the value."""
+    found: dict[str, str] = {}
+    places = [(_assignment(lines), e) for lines, e in tape.places]
+    for (assigned, e), (following, _) in zip(places, [*places[1:], (None, None)], strict=True):
+        while e.op in SILENT:
+            e = e.args[0]
+        if assigned is not None and assigned != following and e.op == "name":
+            found.setdefault(e.data, assigned[2])
+    return found
+
+
+def _assignment(lines: tuple[Any, ...]) -> tuple[str, int, str] | None:
+    """Where the outermost equation outside of verify stands, and the variable that its line assigns."""
+    for equation in lines:
+        path, _, rest = source_line(equation).rpartition(".py:")
+        number = rest.split(":")[0].split(" ")[0]
+        if path and number.isdigit() and not path.startswith(OWN):
+            return next((a for a in _assignments(path + ".py") if a[1] == int(number)), None)
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _assignments(path: str) -> tuple[tuple[str, int, str], ...]:
+    """(path and first line of the statement, line, variable), for each line of each assignment of one variable."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(path)))
+    except SyntaxError:
+        return ()
+    return tuple(
+        (f"{path}:{node.lineno}", line, node.targets[0].id)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    )

@@ -1,0 +1,222 @@
+"""A function's jaxpr as a tape: one formula for each equation that matters, in the order in which they are computed.
+
+What a reader would not write is left out: conversions, changes of shape that only add or drop axes of size 1, broadcasts (an operand says by its
+shape along which axes it is repeated), arithmetic of constants, selects that take the same branch everywhere in several runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jax.extend import core
+
+from verify import _compat, interpreter
+from verify.derive import primitives
+from verify.derive.expressions import Expr, einsum, leaves, name, number, substitute
+
+INLINE = ("compare", "not", "and", "or")  # written where they are used
+FOLDED = ("iota",)
+CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument; `origin`: the jaxpr's equation."""
+
+    name: str
+    value: Expr
+    moves: bool
+    origin: Any = None
+
+
+@dataclass
+class Tape:
+    """The steps to `outputs` (names of steps or of arguments), and what was left out."""
+
+    inputs: list[Expr]
+    steps: list[Step]
+    outputs: list[Expr]
+    taken: list[tuple[Expr, bool]] = field(default_factory=list)  # conditions of selects that were the same everywhere
+    places: list[tuple[Any, Expr]] = field(default_factory=list)  # an equation of the user's function itself, and its result
+
+
+@dataclass
+class _Known:
+    """What is known of a variable of the jaxpr: its formula, its values in each run, what it depends on."""
+
+    formula: Expr
+    values: list[Any]
+    given: bool  # depends on an argument
+    moves: bool  # depends on a differentiable argument
+
+
+def record(jaxpr: Any, inputs: Sequence[Expr], runs: Sequence[Sequence[Any]], moving: int) -> Tape:
+    """The tape of a jaxpr. `runs` are several values of all inputs, of which the first `moving` are differentiated."""
+    builder = _Builder()
+    known = [_Known(e, list(values), True, k < moving) for k, (e, values) in enumerate(zip(inputs, zip(*runs, strict=True), strict=True))]
+    outputs = [known.formula for known in builder.run(_compat.closed(jaxpr), known)]
+    tape = Tape(list(inputs), builder.steps, outputs, builder.taken, builder.places)
+    for tidy in (_needed, _means, _ordered_products, _views_last, _needed):
+        tidy(tape)
+    return tape
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.taken: list[tuple[Expr, bool]] = []
+        self.places: list[tuple[Any, Expr]] = []
+        self.seen: dict[Any, Expr] = {}
+
+    def run(self, jaxpr: Any, args: Sequence[_Known], outer: tuple[Any, ...] = ()) -> list[_Known]:
+        env: dict[Any, _Known] = dict(zip(jaxpr.jaxpr.invars, args, strict=True))
+        for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
+            env[var] = self.constant(value, len(args[0].values))
+
+        def read(atom: Any) -> _Known:
+            return self.constant(np.asarray(atom.val, atom.aval.dtype), len(args[0].values)) if isinstance(atom, core.Literal) else env[atom]
+
+        for equation in jaxpr.jaxpr.eqns:
+            operands = [read(atom) for atom in equation.invars]
+            inner = _inner(equation)
+            lines = (*outer, equation)
+            results = self.run(_compat.closed(inner), operands, lines) if inner is not None else self.equation(equation, operands)
+            env |= dict(zip(equation.outvars, results, strict=True))
+            if inner is None:
+                self.places.append((lines, results[0].formula))
+        return [read(atom) for atom in jaxpr.jaxpr.outvars]
+
+    def constant(self, value: Any, runs: int, equation: Any = None) -> _Known:
+        array = np.asarray(value) if not primitives.is_key(value) else value
+        plain = not primitives.is_key(value) and array.dtype.kind in "fiub" and array.size and (array == array.flat[0]).all()
+        formula = number(array.flat[0].item()) if plain else Expr("constant", shape=tuple(np.shape(value)), data=("constant", array))
+        if equation is not None and equation.primitive.name in FOLDED and not plain:
+            formula = Expr("iota", shape=array.shape, data=equation.params["dimension"])
+        return _Known(formula, [value] * runs, False, False)
+
+    def equation(self, equation: Any, operands: list[_Known]) -> list[_Known]:
+        runs = [primitives.compute(equation, values) for values in zip(*(o.values for o in operands), strict=True)]
+        given, moves = any(o.given for o in operands), any(o.moves for o in operands)
+        if not given:
+            count = len(operands[0].values) if operands else 1
+            runs = runs or [primitives.compute(equation, [])]
+            return [self.constant(value, count, equation) for value in runs[0]]
+        found = []
+        for k, var in enumerate(equation.outvars):
+            values = [run[k] for run in runs]
+            floating = np.issubdtype(var.aval.dtype, np.floating)
+            formula = self.same_branch(equation, operands) or primitives.formula(equation, [o.formula for o in operands], k)
+            found.append(_Known(self.named(formula, moves and floating, equation), values, True, moves and floating))
+        return found
+
+    def same_branch(self, equation: Any, operands: list[_Known]) -> Expr | None:
+        """The branch that a select takes everywhere in all runs."""
+        if equation.primitive.name != "select_n":
+            return None
+        taken = {np.asarray(v).flat[0].item() for v in operands[0].values if np.size(v)}
+        if len(taken) != 1 or not all((np.asarray(v) == next(iter(taken))).all() for v in operands[0].values):
+            return None
+        if operands[0].given:
+            self.taken.append((operands[0].formula, bool(next(iter(taken)))))
+        branch = operands[1 + int(next(iter(taken)))].formula
+        return primitives.spread(branch, tuple(equation.outvars[0].aval.shape))
+
+    def named(self, formula: Expr, moves: bool, origin: Any) -> Expr:
+        """The formula if it is written in place, else the name of a step, of the same step if the formula was there before."""
+        if primitives.in_place(formula) or formula.op in INLINE:
+            return formula
+        key = primitives.key(formula)
+        if key not in self.seen:
+            self.steps.append(Step(f"%{len(self.steps)}", formula, moves, origin))
+            self.seen[key] = name(self.steps[-1].name, formula.shape)
+        return self.seen[key]
+
+
+def _inner(equation: Any) -> Any:
+    if equation.primitive.name not in CALLS:
+        return None
+    return next((equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params), None)
+
+
+def _uses(tape: Tape) -> dict[str, list[Step | None]]:
+    """Name -> the steps that use it, once for each place; None for an output."""
+    uses: dict[str, list[Step | None]] = {}
+    for step in tape.steps:
+        for leaf in leaves(step.value):
+            uses.setdefault(leaf.data, []).append(step)
+    for e in tape.outputs:
+        for leaf in leaves(e):
+            uses.setdefault(leaf.data, []).append(None)
+    return uses
+
+
+def _needed(tape: Tape) -> None:
+    """Only what an output needs."""
+    wanted = {leaf.data for e in tape.outputs for leaf in leaves(e)}
+    kept = []
+    for step in reversed(tape.steps):
+        if step.name in wanted:
+            kept.append(step)
+            wanted |= {leaf.data for leaf in leaves(step.value)}
+    tape.steps = kept[::-1]
+
+
+def _fuse(tape: Tape, merge: Callable[[Expr, Expr], Expr | None]) -> None:
+    """Where a step's only use is by another, `merge(its value, the other's value)` may make one of both."""
+    uses, by_name, gone = _uses(tape), {step.name: step for step in tape.steps}, set()
+    for position, step in enumerate(tape.steps):
+        for used in dict.fromkeys(leaf.data for leaf in leaves(step.value)):
+            if used in by_name and len(uses[used]) == 1 and (merged := merge(by_name[used].value, step.value)):
+                tape.steps[position] = by_name[step.name] = replace(step, value=merged)
+                gone.add(used)
+    tape.steps = [step for step in tape.steps if step.name not in gone]
+
+
+def _means(tape: Tape) -> None:
+    """A sum divided by the number of what is summed."""
+
+    def merge(inner: Expr, outer: Expr) -> Expr | None:
+        if inner.op != "sum" or outer.op != "div" or outer.args[1].op != "number":
+            return None
+        count = int(np.prod([inner.args[0].shape[axis] for axis in inner.data]))
+        if outer.args[1].data != count or next(leaves(outer.args[0])).shape != inner.shape:
+            return None
+        mean = replace(inner, op="mean")
+        return substitute(outer.args[0], {next(leaves(outer)).data: mean})
+
+    _fuse(tape, merge)
+
+
+def _ordered_products(tape: Tape) -> None:
+    """A transposed product is a product with its result's axes in another order."""
+
+    def merge(inner: Expr, outer: Expr) -> Expr | None:
+        if inner.op != "einsum" or outer.op != "transpose" or outer.args[0].op != "name":
+            return None
+        left, right, out = inner.data
+        return einsum(*inner.args, (left, right, tuple(out[axis] for axis in outer.data)))
+
+    _fuse(tape, merge)
+
+
+def _views_last(tape: Tape) -> None:
+    """A step that computes another form of a result computes the result; the form goes to where it is used."""
+    by: dict[str, Expr] = {}
+    steps = []
+    for step in tape.steps:
+        value = substitute(step.value, by)
+        inner = value
+        while inner.op == "view":
+            inner = inner.args[0]
+        steps.append(replace(step, value=inner))
+        if inner is not value:
+            by[step.name] = _rewrapped(value, inner, name(step.name, inner.shape))
+    tape.steps = steps
+    tape.outputs = [substitute(e, by) for e in tape.outputs]
+
+
+def _rewrapped(value: Expr, inner: Expr, fresh: Expr) -> Expr:
+    return fresh if value is inner else replace(value, args=(_rewrapped(value.args[0], inner, fresh),))
