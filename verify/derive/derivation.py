@@ -14,7 +14,7 @@ from verify._compat import enable_x64
 from verify.cases import Case
 from verify.derive import example, naming, notation
 from verify.derive.example import Dims
-from verify.derive.expressions import Expr, add, evaluate, leaves, name, sub, substitute
+from verify.derive.expressions import Expr, add, evaluate, leaves, name, substitute
 from verify.derive.pullbacks import pull
 from verify.derive.tape import Step, Tape, record
 from verify.spec import Spec, SpecError
@@ -122,13 +122,11 @@ def _run(
     sums: dict[str, Expr] = {}
     for term in terms:
         value = evaluate(term.value, env)
-        env[term.target] = value if term.first and term.target not in seeds else env[term.target] + value
-        sums[term.target] = term.value if term.target not in sums else _plus(sums[term.target], term.value)
+        env[term.target] = value if term.first else env[term.target] + value
+        sums[term.target] = term.value if term.target not in sums else add(sums[term.target], term.value)
     finals, definitions = _together({f"{v}_ct": sums.get(f"{v}_ct") for v in moving}, sums, seeds, dims)
-    comparisons = [
-        compare(y.data, "the reference", env[y.data], truth["reference_out"][k], 0.0) for k, y in enumerate(tape.outputs)
-    ]
     size = max((float(np.max(np.abs(ct), initial=0.0)) for ct in cts), default=0.0)
+    comparisons = [compare(y.data, "the reference", env[y.data], truth["reference_out"][k], size) for k, y in enumerate(tape.outputs)]
     for k, v in enumerate(moving):
         for against, found in (("the rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
             comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size))
@@ -143,7 +141,6 @@ def backward(tape: Tape, moving: Sequence[str]) -> list[Term]:
     """The tape in reverse: a step whose result has a cotangent hands it to its operands."""
     moves = {*moving, *(step.name for step in tape.steps if step.moves)}
     reached = {y.data for y in tape.outputs}
-    seeds = set(reached)
     terms: list[Term] = []
     for number in range(len(tape.steps), 0, -1):
         step = tape.steps[number - 1]
@@ -152,8 +149,7 @@ def backward(tape: Tape, moving: Sequence[str]) -> list[Term]:
         y = name(step.name, step.value.shape)
         for operand, ct in pull(step.value, y, name(f"{step.name}_ct", y.shape)):
             if operand in moves:
-                first = operand not in reached
-                terms.append(Term(step=step, number=number, operand=operand, value=ct, first=first or operand in seeds and False))
+                terms.append(Term(step=step, number=number, operand=operand, value=ct, first=operand not in reached))
                 reached.add(operand)
     return terms
 
@@ -169,43 +165,39 @@ def compare(of: str, against: str, value: Any, want: Any, size: float) -> Compar
     return Comparison(of=of, against=against, error=np.inf if np.isnan(error) else error, limit=limit)
 
 
-def _plus(a: Expr, b: Expr) -> Expr:
-    return sub(a, b.args[0]) if b.op == "neg" else sub(b, a.args[0]) if a.op == "neg" else add(a, b)
-
-
 def _together(
     wanted: Mapping[str, Expr | None], sums: Mapping[str, Expr], seeds: Sequence[str], dims: Dims
 ) -> tuple[dict[str, Expr], dict[str, Expr]]:
-    """The arguments' cotangents with short intermediate ones written in, and the definitions of the others."""
+    """The arguments' cotangents, and the definitions of what they use. A cotangent that is used once, and is short, is written where it is used."""
+    used = [leaf.data for e in sums.values() for leaf in leaves(e)]
 
     def written(e: Expr) -> Expr:
-        tried: set[str] = set()
-        while True:
-            used = [leaf.data for leaf in leaves(e) if leaf.data in sums and leaf.data not in seeds and leaf.data not in tried]
-            if not used:
-                return e
-            candidate = substitute(e, {used[0]: sums[used[0]]})
-            if used.count(used[0]) == 1 and len(notation.write(candidate, dims)) <= INLINE or not sums[used[0]].args:
+        tried = set(seeds)
+        while todo := [leaf.data for leaf in leaves(e) if leaf.data in sums and leaf.data not in tried]:
+            candidate = substitute(e, {todo[0]: sums[todo[0]]})
+            alias = not sums[todo[0]].args
+            if alias or (used.count(todo[0]) == 1 and len(notation.write(candidate, dims)) <= INLINE):
                 e = candidate
             else:
-                tried.add(used[0])
+                tried.add(todo[0])
+        return e
 
     finals = {target: written(e) for target, e in wanted.items() if e is not None}
     definitions: dict[str, Expr] = {}
-    todo = list(finals.values())
-    while todo:
-        for leaf in leaves(todo.pop(0)):
-            if leaf.data in sums and leaf.data not in seeds and leaf.data not in definitions and leaf.data not in finals:
+    pending = list(finals.values())
+    while pending:
+        for leaf in leaves(pending.pop(0)):
+            if leaf.data in sums and leaf.data not in (*seeds, *definitions, *finals):
                 definitions[leaf.data] = written(sums[leaf.data])
-                todo.append(definitions[leaf.data])
-    return finals, definitions
+                pending.append(definitions[leaf.data])
+    return finals, {target: definitions[target] for target in _sorted(definitions)}
 
 
 def _whole(e: Expr, definitions: Mapping[str, Expr], env: Mapping[str, Any], seeds: Sequence[str]) -> Any:
     """The value of a final formula from the definitions beside it alone, not from cotangents found on the way."""
     own = {k: v for k, v in env.items() if not k.endswith("_ct") or k in seeds}
-    for target in _sorted(definitions):
-        own[target] = evaluate(definitions[target], own)
+    for target, definition in definitions.items():
+        own[target] = evaluate(definition, own)
     return evaluate(e, own)
 
 

@@ -56,8 +56,12 @@ def example(spec: Spec, index: int = 0) -> tuple[Case, Dims]:
             error = error or refused
             continue
         texts = {dim.text: dim.size(sizes)[-1] for shape in shapes for dim in shape}
-        named = {size: text for text, size in reversed(texts.items()) if not text.isdigit() and size > 1}
-        return case, Dims(dict(reversed(named.items())))
+        plain = {name: size for name, size in sizes.items() if isinstance(size, int)}
+        named: dict[int, str] = {}
+        for text, size in {**plain, **texts}.items():
+            if size > 1 and not text.isdigit():
+                named.setdefault(size, text)
+        return case, Dims(named)
     raise error or SpecError(f"{spec.name}: no small sizes are within its sizes= and domain=")
 
 

@@ -45,10 +45,14 @@ def _broadcast(*es: Expr) -> tuple[int, ...]:
 
 
 def add(a: Expr, b: Expr) -> Expr:
+    if a.op == "neg" or b.op == "neg":
+        return sub(a, b.args[0]) if b.op == "neg" else sub(b, a.args[0])
     return Expr("add", (a, b), _broadcast(a, b))
 
 
 def sub(a: Expr, b: Expr) -> Expr:
+    if b.op == "neg":
+        return add(a, b.args[0])
     return Expr("sub", (a, b), _broadcast(a, b))
 
 
@@ -90,19 +94,29 @@ def compare(sign: str, a: Expr, b: Expr) -> Expr:
 
 def over(what: str, a: Expr, axes: Sequence[int]) -> Expr:
     """A reduction (sum, mean, max, min, prod) over axes, which are gone afterwards."""
+    if a.op == "neg" and what in ("sum", "mean"):
+        return neg(over(what, a.args[0], axes))
     left = tuple(n for axis, n in enumerate(a.shape) if axis not in axes)
     return Expr(what, (a,), left, tuple(axes)) if axes else a
 
 
 def repeat(a: Expr, axes: Sequence[int], shape: Sequence[int]) -> Expr:
     """The transpose of a sum: `a` along new axes of `shape`."""
+    if a.op == "neg":
+        return neg(repeat(a.args[0], axes, shape))
     return Expr("repeat", (a,), tuple(shape), tuple(axes)) if axes else a
 
 
 def view(a: Expr, shape: Sequence[int], dims: Sequence[int] | None = None) -> Expr:
     """The same array with axes of size 1 more or less, or (with `dims`, the place of each of its axes) broadcast."""
     shape = tuple(shape)
-    return a if a.shape == shape and (dims is None or tuple(dims) == tuple(range(len(shape)))) else Expr("view", (a,), shape, dims)
+    if a.op == "neg":
+        return neg(view(a.args[0], shape, dims))
+    if dims is not None and math.prod(shape) == math.prod(a.shape):
+        dims = None  # only axes of size 1 more
+    if dims is None and a.op == "view" and a.data is None:
+        return view(a.args[0], shape)
+    return a if a.shape == shape and dims is None else Expr("view", (a,), shape, dims)
 
 
 def einsum(a: Expr, b: Expr, indices: tuple[tuple[int, ...], ...]) -> Expr:
@@ -135,7 +149,19 @@ def substitute(e: Expr, by: Mapping[str, Expr]) -> Expr:
     """`e` with names replaced by formulas of the same shape."""
     if e.op == "name":
         return by.get(e.data, e)
-    return replace(e, args=tuple(substitute(arg, by) for arg in e.args)) if e.args else e
+    return rebuilt(e, [substitute(arg, by) for arg in e.args]) if e.args else e
+
+
+def rebuilt(e: Expr, args: Sequence[Expr]) -> Expr:
+    """`e` on other operands of the same shapes, signs in front."""
+    signed = {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg}
+    if e.op in signed:
+        return signed[e.op](*args)
+    if e.op in ("sum", "mean"):
+        return over(e.op, *args, e.data)
+    if e.op in ("repeat", "view") and args[0].op == "neg":
+        return neg(replace(e, args=args[0].args))
+    return replace(e, args=tuple(args))
 
 
 def evaluate(e: Expr, env: Mapping[str, Any]) -> Any:

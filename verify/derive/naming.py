@@ -22,7 +22,7 @@ def finish(tape: Tape, outputs: int) -> Tape:
     """The tape with readable names. Its outputs are steps called y (or y1, y2, ...)."""
     wanted = _variables(tape)
     steps, finals = _with_outputs(tape, ["y"] if outputs == 1 else [f"y{k + 1}" for k in range(outputs)])
-    taken = {e.data for e in tape.inputs} | set(finals.values())
+    taken = {"y", *(e.data for e in tape.inputs), *finals.values()}
     names: dict[str, Expr] = {}
     for number, step in enumerate(steps, 1):
         text = finals.get(step.name) or _free(wanted.get(step.name, f"h{number}"), taken)
@@ -46,7 +46,7 @@ def _with_outputs(tape: Tape, texts: list[str]) -> tuple[list[Step], dict[str, s
     for text, e in zip(texts, tape.outputs, strict=True):
         inner = next(leaves(e), None)
         position = by_name.get(inner.data) if inner is not None else None
-        if position is not None and e.op == "name" and e.data not in finals:
+        if position is not None and e.op == "name" and used.count(e.data) == 1:
             finals[e.data] = text
         elif position is not None and e.op == "view" and e.data is None and e.args[0] is inner and used.count(inner.data) == 1:
             steps[position] = replace(steps[position], value=replace(e, args=(steps[position].value,)))
@@ -63,7 +63,7 @@ def _with_outputs(tape: Tape, texts: list[str]) -> tuple[list[Step], dict[str, s
 def _free(text: str, taken: set[str]) -> str:
     if text not in taken:
         return text
-    return next(f"{text}{k}" for k in range(1, len(taken) + 2) if f"{text}{k}" not in taken)
+    return next(text + "'" * k for k in range(1, len(taken) + 2) if text + "'" * k not in taken)
 
 
 def _variables(tape: Tape) -> dict[str, str]:

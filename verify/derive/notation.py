@@ -7,24 +7,32 @@ import string
 from collections.abc import Callable
 
 from verify.derive.example import Dims
-from verify.derive.expressions import SILENT, Expr
+from verify.derive.expressions import FUNCTIONS, SILENT, Expr
 
 LOGIC, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
 INFIX = {"add": (" + ", SUM, SUM), "sub": (" - ", SUM, PRODUCT), "mul": (" * ", PRODUCT, PRODUCT), "div": (" / ", PRODUCT, SIGN)}
 INFIX |= {"pow": ("^", ATOM, ATOM), "and": (" and ", LOGIC + 1, LOGIC + 1), "or": (" or ", LOGIC + 1, LOGIC + 1)}
 CALLED = {"maximum": "max", "minimum": "min", "logistic": "sigmoid"}
+ALIGNED = (*FUNCTIONS, "erf", "maximum", "minimum", "where", "not", "larger")
 OVER = ("sum", "mean", "max", "min", "prod", "repeat", "concatenate", "cumsum", "flip")
 
 
 def write(e: Expr, dims: Dims) -> str:
     """The formula of `e`."""
-    return _write(e, dims)[0]
+    new = repeated(e, dims)
+    text = _write(e, dims)[0]
+    return f"repeat_{','.join(new)}({text})" if new else text
 
 
 def _write(e: Expr, dims: Dims) -> tuple[str, int]:
     def inside(arg: Expr, least: int = 0) -> str:
         text, strength = _write(arg, dims)
         return text if strength >= least else f"({text})"
+
+    def explicit(arg: Expr) -> str:
+        """An operand whose axes must be all there."""
+        new = repeated(arg, dims)
+        return f"repeat_{','.join(new)}({inside(arg)})" if new else inside(arg)
 
     while e.op in SILENT and not (e.op == "floated" and e.args[0].op == "compare"):
         e = e.args[0]
@@ -42,10 +50,21 @@ def _write(e: Expr, dims: Dims) -> tuple[str, int]:
     if e.op in LEAVES:
         text = LEAVES[e.op](e, dims)
         return text, ATOM if text.isalnum() or e.op != "number" else SIGN if text.startswith("-") else PRODUCT if "/" in text else ATOM
-    args = [inside(arg) for arg in e.args]
+    args = [inside(arg) if e.op in ALIGNED else explicit(arg) for arg in e.args]
     if e.op in OVER:
         return f"{e.op.replace('concatenate', 'concat')}{_over(e, dims)}({', '.join(args)}{', from the end' if e.op == 'cumsum' and e.data[1] else ''})", ATOM
     return OTHER[e.op](e, dims, args) if e.op in OTHER else f"{CALLED.get(e.op, e.op)}({', '.join(args)})", ATOM
+
+
+def repeated(e: Expr, dims: Dims) -> list[str]:
+    """Names of the axes along which a view repeats an array."""
+    found: list[str] = []
+    while e.op in SILENT:
+        inner = e.args[0]
+        if e.op == "view" and e.data is not None:
+            found += [dims.of(n) for axis, n in enumerate(e.shape) if n != 1 and (axis not in e.data or inner.shape[e.data.index(axis)] == 1)]
+        e = inner
+    return found
 
 
 def _over(e: Expr, dims: Dims) -> str:
@@ -53,7 +72,7 @@ def _over(e: Expr, dims: Dims) -> str:
     axes, shape = reduced(e)
     if len(axes) == len(shape) and len(axes) > 1:
         return ""
-    return "_" + ",".join(dims.of(shape[axis]).replace("*", "·") for axis in axes)
+    return "_" + ",".join(dims.of(shape[axis]) for axis in axes)
 
 
 def reduced(e: Expr) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -93,7 +112,7 @@ def _product(e: Expr, dims: Dims, inside: Callable[..., str]) -> tuple[str, int]
     if axes is None:
         left, right, out = ("".join(string.ascii_lowercase[i] for i in indices) for indices in e.data)
         return f"einsum({left},{right}->{out}; {a}, {b})", ATOM
-    return (f"sum_{','.join(axes).replace('*', '·')}({a} * {b})", ATOM) if axes else (f"{a} * {b}", PRODUCT)
+    return (f"sum_{','.join(axes)}({a} * {b})", ATOM) if axes else (f"{a} * {b}", PRODUCT)
 
 
 def number(value: float, dims: Dims) -> str:
@@ -102,7 +121,7 @@ def number(value: float, dims: Dims) -> str:
         return str(value)
     for size in dims.names:
         for of, text in ((size, "{}"), (1 / size, "1/{}"), (size**-0.5, "1/sqrt({})")):
-            if size >= 5 and abs(value) == of:
+            if size >= 5 and math.isclose(abs(value), of, rel_tol=1e-14):
                 return "-" * (value < 0) + text.format(dims.of(size))
     return f"{value:.6g}"
 

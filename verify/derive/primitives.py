@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from verify.derive.expressions import (
 )  # fmt: skip
 
 SIGNS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+ELEMENTWISE = (*FUNCTIONS, "erf", "add", "sub", "mul", "div", "neg", "power", "pow", "maximum", "minimum")
 LOWEST = np.finfo(np.float64).min
 
 
@@ -46,7 +48,16 @@ def formula(equation: Any, args: list[Expr], output: int) -> Expr:
         found = RULES[what](equation.params, *args)
     if found is None:
         return Expr("jax", tuple(args), shape, (equation, output))
-    return spread(found, shape)
+    return spread(_compact(found), shape)
+
+
+def _compact(e: Expr) -> Expr:
+    """A function of one array with axes of size 1 is that form of the function of the array without them."""
+    arrays = [arg for arg in e.args if arg.op != "number"]
+    if e.op not in ELEMENTWISE or len(arrays) != 1 or arrays[0].op != "view" or arrays[0].data is not None:
+        return e
+    inner = arrays[0].args[0]
+    return view(replace(e, args=tuple(inner if arg is arrays[0] else arg for arg in e.args), shape=inner.shape), e.shape)
 
 
 def _plain(equation: Any) -> bool:

@@ -18,18 +18,18 @@ from verify.derive import primitives
 from verify.derive.expressions import Expr, einsum, leaves, name, number, substitute
 
 INLINE = ("compare", "not", "and", "or")  # written where they are used
-FOLDED = ("iota",)
 CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument; `origin`: the jaxpr's equation."""
+    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument; `body`: of a loop, the tape of one of its `turns`."""
 
     name: str
     value: Expr
     moves: bool
-    origin: Any = None
+    body: Tape | None = None
+    turns: int = 0
 
 
 @dataclass
@@ -55,7 +55,7 @@ class _Known:
 
 def record(jaxpr: Any, inputs: Sequence[Expr], runs: Sequence[Sequence[Any]], moving: int) -> Tape:
     """The tape of a jaxpr. `runs` are several values of all inputs, of which the first `moving` are differentiated."""
-    builder = _Builder()
+    builder = _Builder(len(runs))
     known = [_Known(e, list(values), True, k < moving) for k, (e, values) in enumerate(zip(inputs, zip(*runs, strict=True), strict=True))]
     outputs = [known.formula for known in builder.run(_compat.closed(jaxpr), known)]
     tape = Tape(list(inputs), builder.steps, outputs, builder.taken, builder.places)
@@ -65,7 +65,8 @@ def record(jaxpr: Any, inputs: Sequence[Expr], runs: Sequence[Sequence[Any]], mo
 
 
 class _Builder:
-    def __init__(self) -> None:
+    def __init__(self, runs: int) -> None:
+        self.runs = runs
         self.steps: list[Step] = []
         self.taken: list[tuple[Expr, bool]] = []
         self.places: list[tuple[Any, Expr]] = []
@@ -74,10 +75,10 @@ class _Builder:
     def run(self, jaxpr: Any, args: Sequence[_Known], outer: tuple[Any, ...] = ()) -> list[_Known]:
         env: dict[Any, _Known] = dict(zip(jaxpr.jaxpr.invars, args, strict=True))
         for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
-            env[var] = self.constant(value, len(args[0].values))
+            env[var] = self.constant(value)
 
         def read(atom: Any) -> _Known:
-            return self.constant(np.asarray(atom.val, atom.aval.dtype), len(args[0].values)) if isinstance(atom, core.Literal) else env[atom]
+            return self.constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else env[atom]
 
         for equation in jaxpr.jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
@@ -89,27 +90,26 @@ class _Builder:
                 self.places.append((lines, results[0].formula))
         return [read(atom) for atom in jaxpr.jaxpr.outvars]
 
-    def constant(self, value: Any, runs: int, equation: Any = None) -> _Known:
+    def constant(self, value: Any) -> _Known:
         array = np.asarray(value) if not primitives.is_key(value) else value
         plain = not primitives.is_key(value) and array.dtype.kind in "fiub" and array.size and (array == array.flat[0]).all()
         formula = number(array.flat[0].item()) if plain else Expr("constant", shape=tuple(np.shape(value)), data=("constant", array))
-        if equation is not None and equation.primitive.name in FOLDED and not plain:
-            formula = Expr("iota", shape=array.shape, data=equation.params["dimension"])
-        return _Known(formula, [value] * runs, False, False)
+        long = [axis for axis, n in enumerate(formula.shape) if n > 1]
+        if formula.op == "constant" and len(long) == 1 and array.dtype.kind in "iu" and (array.ravel() == np.arange(array.size)).all():
+            formula = Expr("iota", shape=array.shape, data=long[0])
+        return _Known(formula, [value] * self.runs, False, False)
 
     def equation(self, equation: Any, operands: list[_Known]) -> list[_Known]:
-        runs = [primitives.compute(equation, values) for values in zip(*(o.values for o in operands), strict=True)]
         given, moves = any(o.given for o in operands), any(o.moves for o in operands)
         if not given:
-            count = len(operands[0].values) if operands else 1
-            runs = runs or [primitives.compute(equation, [])]
-            return [self.constant(value, count, equation) for value in runs[0]]
+            return [self.constant(value) for value in primitives.compute(equation, [o.values[0] for o in operands])]
+        runs = [primitives.compute(equation, [o.values[k] for o in operands]) for k in range(self.runs)]
         found = []
         for k, var in enumerate(equation.outvars):
             values = [run[k] for run in runs]
             floating = np.issubdtype(var.aval.dtype, np.floating)
             formula = self.same_branch(equation, operands) or primitives.formula(equation, [o.formula for o in operands], k)
-            found.append(_Known(self.named(formula, moves and floating, equation), values, True, moves and floating))
+            found.append(_Known(self.named(formula, moves and floating), values, True, moves and floating))
         return found
 
     def same_branch(self, equation: Any, operands: list[_Known]) -> Expr | None:
@@ -124,13 +124,15 @@ class _Builder:
         branch = operands[1 + int(next(iter(taken)))].formula
         return primitives.spread(branch, tuple(equation.outvars[0].aval.shape))
 
-    def named(self, formula: Expr, moves: bool, origin: Any) -> Expr:
+    def named(self, formula: Expr, moves: bool) -> Expr:
         """The formula if it is written in place, else the name of a step, of the same step if the formula was there before."""
         if primitives.in_place(formula) or formula.op in INLINE:
             return formula
+        if formula.op == "view":
+            return replace(formula, args=(self.named(formula.args[0], moves),))
         key = primitives.key(formula)
         if key not in self.seen:
-            self.steps.append(Step(f"%{len(self.steps)}", formula, moves, origin))
+            self.steps.append(Step(f"%{len(self.steps)}", formula, moves))
             self.seen[key] = name(self.steps[-1].name, formula.shape)
         return self.seen[key]
 

@@ -1,0 +1,112 @@
+"""A derivation as text of 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from verify.derive import shapes, words
+from verify.derive.candidates import Search, searches
+from verify.derive.derivation import Comparison, Derivation
+from verify.derive.expressions import Expr
+from verify.derive.notation import write
+
+WIDTH, COLUMN = 80, 36
+
+
+def render(d: Derivation) -> str:
+    """The whole derivation."""
+    blocks = [
+        f"Derivation from shapes\n{_prose(f'Run with {words.setting(d)}.', '  ')}",
+        _section(words.FORWARD, [*_inputs(d), *_forward(d), *map(_prose, words.notes(d))]),
+        _section(words.BACKWARD, [_prose(words.rules(d)), *_backward(d)]),
+        _section(words.TOGETHER, _together(d)),
+    ]
+    if found := list(searches(d)):
+        blocks.append(_section(words.SEARCH, [line for s in found for line in (_search(s) if isinstance(s, Search) else [_prose(words.summed(s))])]))
+    blocks.append(_section(words.CHECK, _check(d)))
+    return "\n\n".join(blocks)
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    return "\n".join([title, *lines])
+
+
+def _prose(text: str, indent: str = "  ") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _line(left: str, right: str, indent: int) -> str:
+    """Formula and shapes side by side, or below each other."""
+    if len(left) < COLUMN and COLUMN + len(right) <= WIDTH:
+        return f"{left:<{COLUMN}}{right}"
+    if len(left) + 2 + len(right) <= WIDTH:
+        return f"{left}{right:>{WIDTH - len(left)}}"
+    wrapped = textwrap.fill(left, WIDTH, subsequent_indent=" " * (indent + 2), break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
+    below = textwrap.wrap(right, WIDTH - COLUMN, break_long_words=False, break_on_hyphens=False) if len(right) > WIDTH - COLUMN else [right]
+    return "\n".join([wrapped, *(" " * COLUMN + part for part in below)])
+
+
+def _inputs(d: Derivation) -> Iterator[str]:
+    yield _prose("   ".join(f"{e.data} {shapes.of(e.shape, d.dims)}".replace(" ", "\N{NO-BREAK SPACE}") for e in d.tape.inputs)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _forward(d: Derivation) -> Iterator[str]:
+    held = words.held(d)
+    for number, step in enumerate(d.tape.steps, 1):
+        constant = "  (held constant)" if step.name in held else ""
+        yield _line(f"  {number:>2} {step.name} = {write(step.value, d.dims)}{constant}", shapes.told(step.value, d.dims), 5)
+        if step.body is not None:
+            yield f"     each of its {step.turns} turns, from the values before it:"
+            for inner in step.body.steps:
+                yield _line(f"        {inner.name} = {write(inner.value, d.dims)}", shapes.told(inner.value, d.dims), 8)
+
+
+def _backward(d: Derivation) -> Iterator[str]:
+    last = 0
+    for term in d.terms:
+        if term.number != last:
+            last = term.number
+            yield f"  {term.number:>2} {term.step.name} = {write(term.step.value, d.dims)}"
+        sign, value = "=" if term.first else "+=", term.value
+        if value.op == "neg" and not term.first:
+            sign, value = "-=", value.args[0]
+        yield _line(f"       {term.target} {sign} {write(value, d.dims)}", shapes.told(value, d.dims), 7)
+
+
+def _together(d: Derivation) -> list[str]:
+    lines = [_equation(target, e, d) for target, e in d.finals.items()]
+    if without := [v for v in d.moving if f"{v}_ct" not in d.finals]:
+        lines.append(f"  {', '.join(f'{v}_ct' for v in without)} = 0: the output does not depend on it")
+    if d.definitions:
+        lines += ["  where", *(_equation(target, e, d) for target, e in d.definitions.items())]
+    return lines
+
+
+def _equation(target: str, e: Expr, d: Derivation) -> str:
+    return _line(f"    {target} = {write(e, d.dims)}", shapes.told(e, d.dims), 4)
+
+
+def _search(s: Search) -> Iterator[str]:
+    yield _prose(words.asked(s))
+    width = max(len(c.formula) for c in s.candidates)
+    for c in s.candidates:
+        yield f"    {c.formula:<{width}}  {''.join(c.shapes)}  {c.reason or 'fits'}"
+    yield _prose(words.answered(s))
+
+
+def _check(d: Derivation) -> Iterator[str]:
+    against = list(dict.fromkeys(c.against for c in d.comparisons))
+    names = list(dict.fromkeys(c.of for c in d.comparisons))
+    width = max(map(len, names))
+    yield _prose("Largest difference between the value of the formulas and that of")
+    yield "    " + " " * width + "".join(f"  {text:>14}" for text in against)
+    by = {(c.of, c.against): c for c in d.comparisons}
+    for text in names:
+        cells = [_cell(by.get((text, a))) for a in against]
+        yield f"    {text:<{width}}" + "".join(f"  {cell:>14}" for cell in cells)
+    yield _prose(words.verdict(d))
+
+
+def _cell(c: Comparison | None) -> str:
+    return "" if c is None else f"{c.error:.1g}" + ("" if c.agrees else " DIFFERS")

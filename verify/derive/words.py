@@ -1,0 +1,88 @@
+"""The sentences of a derivation, the same in text and on the page."""
+
+from __future__ import annotations
+
+from verify.derive.candidates import Search, Sum
+from verify.derive.derivation import Derivation
+from verify.derive.notation import write
+from verify.sizes import Sizes
+
+FORWARD = "Forward: one step a line, with the shapes of its factors"
+BACKWARD = "Backward: the steps in reverse"
+RULES = (
+    "{cts} given. Each step hands the cotangent of its result to its operands: v_ct is the "
+    "derivative of L = <{first}, {y}> by v, and has the shape of v. What was repeated along an axis is summed over it; what was summed is repeated; "
+    "a value used twice adds up (+=)."
+)
+TOGETHER = "Each cotangent in one piece"
+SEARCH = "From shapes alone"
+CHECK = "Checked by running it"
+
+
+def rules(d: Derivation) -> str:
+    cts = [f"{y.data}_ct" for y in d.tape.outputs]
+    given = f"{', '.join(cts)} {'is' if len(cts) == 1 else 'are'}"
+    return RULES.format(cts=given, first=cts[0], y=d.tape.outputs[0].data)
+
+
+def sizes(found: Sizes) -> str:
+    return ", ".join(f"{name}={size if isinstance(size, int) else size[0]}" for name, size in found.items())
+
+
+def setting(d: Derivation) -> str:
+    """ "run with n=5, m=7; axis=-1; where=None"."""
+    return d.case.describe().replace("(", "").replace(",)", "")
+
+
+def held(d: Derivation) -> set[str]:
+    """Steps to which no cotangent comes."""
+    reached = {term.step.name for term in d.terms} | {term.operand for term in d.terms} | {y.data for y in d.tape.outputs}
+    return {step.name for step in d.tape.steps} - reached
+
+
+def notes(d: Derivation) -> list[str]:
+    """What the tape leaves out, or leaves to JAX."""
+    found = []
+    taken = list(dict.fromkeys(f"{write(e, d.dims)} is {value}" for e, value in d.tape.taken))
+    if taken:
+        found.append(f"Everywhere in these runs {', '.join(taken)}: of each select only the branch that is taken is shown.")
+    left = list(dict.fromkeys(step.value.data[0].primitive.name for step in d.tape.steps if step.value.op == "jax" and step.moves))
+    if left:
+        found.append(f"{', '.join(left)}: not expanded; the value and the pullback are computed by JAX.")
+    return found
+
+
+def asked(s: Search) -> str:
+    (a, a_shape), (b, b_shape) = s.have
+    return f"{s.target} must have the shape {s.shape}. Step {s.step} is {s.forward}; we have {a} {a_shape} and {b} {b_shape}."
+
+
+def answered(s: Search) -> str:
+    """What the shapes decide, and what they do not."""
+    fits = [c.formula for c in s.candidates if not c.reason]
+    wanted = "one product fits" if len(fits) == 1 else f"{len(fits)} products fit"
+    others = f"none of the {s.others} products with the operand itself does" if not s.others_fit else f"so do {', '.join(s.others_fit)}"
+    first = f"With all sizes different {wanted}, {', '.join(fits)}; {others}."
+    if len(s.square) == 1:
+        return f"{first} With all sizes equal all {len(s.candidates)} fit, and a number decides: differences of <{s.have[1][0]}, {s.forward}> agree with {s.square[0]} alone."
+    return f"{first} With all sizes equal, differences of <{s.have[1][0]}, {s.forward}> agree with {', '.join(s.square) or 'none of them'}."
+
+
+def summed(s: Sum) -> str:
+    right = [what for what, _, agrees in s.errors if agrees]
+    wrong = ", ".join(f"the {what} is off by {error:.2g}" for what, error, agrees in s.errors if not agrees)
+    return (
+        f"{s.target} must have the shape {s.shape}, and {s.source[0]} has {s.source[1]}: a sum, a mean or a maximum over {s.axes} would fit, so shapes cannot decide. "
+        f"The chain rule does: step {s.step} uses it once for each {s.axes}, and all uses add up. So do differences of the forward: {' and '.join(right) or 'none'} agrees"
+        + (f"; {wrong}." if wrong else ".")
+    )
+
+
+def verdict(d: Derivation) -> str:
+    wrong = [c for c in d.comparisons if not c.agrees]
+    if not wrong:
+        return "The formulas above, run in float64 by NumPy, agree with the rule and with JAX's autodiff."
+    own = [c for c in wrong if c.against != "the rule"]
+    if own:
+        return "THE FORMULAS ABOVE DIFFER from JAX's autodiff of the reference: they are wrong; please report it."
+    return f"THE RULE DIFFERS from the formulas above and from JAX's autodiff, in {', '.join(c.of for c in wrong)}: see verify run {d.spec.name}."
