@@ -11,7 +11,7 @@ import numpy as np
 from verify.derive.derivation import Derivation, Term, compare
 from verify.derive.example import Dims
 from verify.derive.expressions import Expr, evaluate, name, substitute
-from verify.derive.notation import matrices
+from verify.derive.notation import matrices, summed_axes, write
 
 SQUARE = 4
 
@@ -57,8 +57,25 @@ class Sum:
     errors: list[tuple[str, float, bool]]
 
 
-def searches(d: Derivation) -> Iterator[Search | Sum]:
-    """A search for each argument whose cotangent is a product of two matrices, or a sum."""
+@dataclass(frozen=True, kw_only=True)
+class Axes:
+    """A product of arrays of more axes: which names the operand has, and which are therefore summed."""
+
+    target: str
+    shape: str
+    step: int
+    have: list[tuple[str, str]]
+    summed: list[str]
+    formula: str
+
+
+def searches(d: Derivation) -> Iterator[Search | Sum | Axes]:
+    """A search for each argument whose cotangent is a product of two matrices, or a sum; and the products of larger arrays."""
+    for term in d.terms:
+        e = term.value
+        if e.op == "einsum" and not matrices(e) and (axes := summed_axes(e, d.dims)) is not None:
+            have = [(write(arg, d.dims), d.dims.shape(arg.shape)) for arg in e.args]
+            yield Axes(target=term.target, shape=d.dims.shape(e.shape), step=term.number, have=have, summed=axes, formula=write(e, d.dims))
     seen = set()
     same = aliases(d)
     for term in sorted(d.terms, key=lambda t: d.moving.index(t.operand) if t.operand in d.moving else len(d.moving)):

@@ -28,9 +28,32 @@ def finish(tape: Tape, outputs: int) -> Tape:
         text = finals.get(step.name) or _free(wanted.get(step.name, f"h{number}"), taken)
         taken.add(text)
         names[step.name] = name(text, step.value.shape)
-    renamed = [replace(step, name=names[step.name].data, value=substitute(step.value, names)) for step in steps]
+    renamed = [
+        replace(step, name=names[step.name].data, value=substitute(step.value, names), body=step.body and _body(step.body, step.value, names))
+        for step in steps
+    ]
     left_out = [(substitute(e, names), value) for e, value in tape.taken if all(not leaf.data.startswith("%") or leaf.data in names for leaf in leaves(e))]
     return Tape(tape.inputs, renamed, [name(text, shape) for text, shape in _shapes(renamed, finals)], left_out)
+
+
+def _body(tape: Tape, loop: Expr, outer: dict[str, Expr]) -> Tape:
+    """A scan's step: names of outside as they are there, x_t for a slice of x, next_c1 for what c1 becomes, out_t for what is stacked."""
+    carried = loop.data[0].params["num_carry"]
+    names = dict(outer)
+    for e in tape.inputs:
+        if e.op == "name" and e.data.endswith("@t"):
+            whole = e.data.removesuffix("@t")
+            names[e.data] = name(f"{outer[whole].data if whole in outer else whole}_t", e.shape)
+    wanted = _variables(tape)
+    taken = {e.data for e in outer.values()} | {e.data for e in names.values()} | {e.data for e in tape.inputs if e.op == "name"}
+    for number, step in enumerate(tape.steps, 1):
+        text = _free(wanted.get(step.name, f"s{number}"), taken)
+        taken.add(text)
+        names[step.name] = name(text, step.value.shape)
+    steps = [replace(step, name=names[step.name].data, value=substitute(step.value, names)) for step in tape.steps]
+    for k, e in enumerate(tape.outputs):
+        steps.append(Step(f"next_c{k + 1}" if k < carried else f"out{k - carried + 1}_t", substitute(e, names), True))
+    return Tape([substitute(e, names) for e in tape.inputs], steps, [], [])
 
 
 def _shapes(steps: list[Step], finals: dict[str, str]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -49,7 +49,8 @@ def _write(e: Expr, dims: Dims) -> tuple[str, int]:
         return _product(e, dims, inside)
     if e.op in LEAVES:
         text = LEAVES[e.op](e, dims)
-        return text, ATOM if text.isalnum() or e.op != "number" else SIGN if text.startswith("-") else PRODUCT if "/" in text else ATOM
+        strength = SIGN if text.startswith("-") else PRODUCT if "/" in text else ATOM
+        return text, strength if e.op == "number" else ATOM
     args = [inside(arg) if e.op in ALIGNED else explicit(arg) for arg in e.args]
     if e.op in OVER:
         return f"{e.op.replace('concatenate', 'concat')}{_over(e, dims)}({', '.join(args)}{', from the end' if e.op == 'cumsum' and e.data[1] else ''})", ATOM

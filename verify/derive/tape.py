@@ -23,13 +23,12 @@ CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
 
 @dataclass(frozen=True)
 class Step:
-    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument; `body`: of a loop, the tape of one of its `turns`."""
+    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument; `body`: of a scan, the tape of one of its steps."""
 
     name: str
     value: Expr
     moves: bool
     body: Tape | None = None
-    turns: int = 0
 
 
 @dataclass
@@ -58,7 +57,11 @@ def record(jaxpr: Any, inputs: Sequence[Expr], runs: Sequence[Sequence[Any]], mo
     builder = _Builder(len(runs))
     known = [_Known(e, list(values), True, k < moving) for k, (e, values) in enumerate(zip(inputs, zip(*runs, strict=True), strict=True))]
     outputs = [known.formula for known in builder.run(_compat.closed(jaxpr), known)]
-    tape = Tape(list(inputs), builder.steps, outputs, builder.taken, builder.places)
+    return tidied(Tape(list(inputs), builder.steps, outputs, builder.taken, builder.places))
+
+
+def tidied(tape: Tape) -> Tape:
+    """The tape with only what its outputs need, in fewer steps."""
     for tidy in (_needed, _means, _ordered_products, _views_last, _needed):
         tidy(tape)
     return tape
@@ -104,13 +107,32 @@ class _Builder:
         if not given:
             return [self.constant(value) for value in primitives.compute(equation, [o.values[0] for o in operands])]
         runs = [primitives.compute(equation, [o.values[k] for o in operands]) for k in range(self.runs)]
+        body = self.body(equation, operands) if equation.primitive.name == "scan" else None
         found = []
         for k, var in enumerate(equation.outvars):
             values = [run[k] for run in runs]
             floating = np.issubdtype(var.aval.dtype, np.floating)
             formula = self.same_branch(equation, operands) or primitives.formula(equation, [o.formula for o in operands], k)
-            found.append(_Known(self.named(formula, moves and floating), values, True, moves and floating))
+            found.append(_Known(self.named(formula, moves and floating, body), values, True, moves and floating))
         return found
+
+    def body(self, equation: Any, operands: list[_Known]) -> Tape:
+        """One step of a scan: on its first slice, with constants as they are called outside, carries c1, c2, ... and slices x_t of x."""
+        fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
+        first = -1 if equation.params["reverse"] else 0
+        known = []
+        for k, operand in enumerate(operands):
+            values, formula = operand.values, operand.formula
+            if k >= fixed + carried:
+                values, label = [np.asarray(v)[first] for v in values], f"{formula.data}@t" if formula.op == "name" else f"x{k - fixed - carried + 1}_t"
+            else:
+                label = f"c{k - fixed + 1}"
+            if k >= fixed:
+                formula = name(label, np.shape(values[0]))
+            known.append(_Known(formula, values, True, operand.moves or k >= fixed))
+        inner = _Builder(self.runs)
+        outputs = [out.formula for out in inner.run(_compat.closed(equation.params["jaxpr"]), known)]
+        return tidied(Tape([k.formula for k in known], inner.steps, outputs, inner.taken, inner.places))
 
     def same_branch(self, equation: Any, operands: list[_Known]) -> Expr | None:
         """The branch that a select takes everywhere in all runs."""
@@ -124,7 +146,7 @@ class _Builder:
         branch = operands[1 + int(next(iter(taken)))].formula
         return primitives.spread(branch, tuple(equation.outvars[0].aval.shape))
 
-    def named(self, formula: Expr, moves: bool) -> Expr:
+    def named(self, formula: Expr, moves: bool, body: Tape | None = None) -> Expr:
         """The formula if it is written in place, else the name of a step, of the same step if the formula was there before."""
         if primitives.in_place(formula) or formula.op in INLINE:
             return formula
@@ -132,7 +154,7 @@ class _Builder:
             return replace(formula, args=(self.named(formula.args[0], moves),))
         key = primitives.key(formula)
         if key not in self.seen:
-            self.steps.append(Step(f"%{len(self.steps)}", formula, moves))
+            self.steps.append(Step(f"%{len(self.steps)}", formula, moves, body))
             self.seen[key] = name(self.steps[-1].name, formula.shape)
         return self.seen[key]
 

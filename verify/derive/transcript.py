@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
 from verify.derive import shapes, words
-from verify.derive.candidates import Search, searches
+from verify.derive.candidates import Axes, Search, Sum, searches
 from verify.derive.derivation import Comparison, Derivation
 from verify.derive.expressions import Expr
 from verify.derive.notation import write
 
 WIDTH, COLUMN = 80, 36
+HARD = "\N{NO-BREAK SPACE}"
 
 
 def render(d: Derivation) -> str:
@@ -23,7 +25,7 @@ def render(d: Derivation) -> str:
         _section(words.TOGETHER, _together(d)),
     ]
     if found := list(searches(d)):
-        blocks.append(_section(words.SEARCH, [line for s in found for line in (_search(s) if isinstance(s, Search) else [_prose(words.summed(s))])]))
+        blocks.append(_section(words.SEARCH, [line for s in found for line in _searched(s)]))
     blocks.append(_section(words.CHECK, _check(d)))
     return "\n\n".join(blocks)
 
@@ -33,7 +35,7 @@ def _section(title: str, lines: Iterable[str]) -> str:
 
 
 def _prose(text: str, indent: str = "  ") -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return _filled(indent + text, indent, WIDTH)
 
 
 def _line(left: str, right: str, indent: int) -> str:
@@ -42,13 +44,18 @@ def _line(left: str, right: str, indent: int) -> str:
         return f"{left:<{COLUMN}}{right}"
     if len(left) + 2 + len(right) <= WIDTH:
         return f"{left}{right:>{WIDTH - len(left)}}"
-    wrapped = textwrap.fill(left, WIDTH, subsequent_indent=" " * (indent + 2), break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
-    below = textwrap.wrap(right, WIDTH - COLUMN, break_long_words=False, break_on_hyphens=False) if len(right) > WIDTH - COLUMN else [right]
-    return "\n".join([wrapped, *(" " * COLUMN + part for part in below)])
+    below = "\n".join(f"{part:>{WIDTH}}" for part in _filled(right, "", WIDTH - 8).split("\n"))
+    return f"{_filled(left, ' ' * (indent + 2), WIDTH)}\n{below}"
+
+
+def _filled(text: str, indent: str, width: int) -> str:
+    """Broken between words, but not within a shape."""
+    whole = re.sub(r"\([^()]*\)", lambda shape: shape[0].replace(" ", HARD), text)
+    return textwrap.fill(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False).replace(HARD, " ")
 
 
 def _inputs(d: Derivation) -> Iterator[str]:
-    yield _prose("   ".join(f"{e.data} {shapes.of(e.shape, d.dims)}".replace(" ", "\N{NO-BREAK SPACE}") for e in d.tape.inputs)).replace("\N{NO-BREAK SPACE}", " ")
+    yield _prose("   ".join(f"{e.data} {shapes.of(e.shape, d.dims)}".replace(" ", HARD) for e in d.tape.inputs))
 
 
 def _forward(d: Derivation) -> Iterator[str]:
@@ -56,8 +63,8 @@ def _forward(d: Derivation) -> Iterator[str]:
     for number, step in enumerate(d.tape.steps, 1):
         constant = "  (held constant)" if step.name in held else ""
         yield _line(f"  {number:>2} {step.name} = {write(step.value, d.dims)}{constant}", shapes.told(step.value, d.dims), 5)
-        if step.body is not None:
-            yield f"     each of its {step.turns} turns, from the values before it:"
+        if step.body is not None and step.value.data[1] == 0:
+            yield _prose(words.loop(step, d.dims), "     ")
             for inner in step.body.steps:
                 yield _line(f"        {inner.name} = {write(inner.value, d.dims)}", shapes.told(inner.value, d.dims), 8)
 
@@ -87,11 +94,16 @@ def _equation(target: str, e: Expr, d: Derivation) -> str:
     return _line(f"    {target} = {write(e, d.dims)}", shapes.told(e, d.dims), 4)
 
 
+def _searched(s: Search | Sum | Axes) -> Iterable[str]:
+    return _search(s) if isinstance(s, Search) else [_prose(words.summed(s) if isinstance(s, Sum) else words.contracted(s))]
+
+
 def _search(s: Search) -> Iterator[str]:
     yield _prose(words.asked(s))
     width = max(len(c.formula) for c in s.candidates)
-    for c in s.candidates:
-        yield f"    {c.formula:<{width}}  {''.join(c.shapes)}  {c.reason or 'fits'}"
+    lines = [(f"    {c.formula:<{width}}  {''.join(c.shapes)}", c.reason or "fits") for c in s.candidates]
+    wide = any(len(line) + 2 + len(reason) > WIDTH for line, reason in lines)
+    yield from (f"{line}  {reason.removeprefix('inner sizes ') if wide else reason}" for line, reason in lines)
     yield _prose(words.answered(s))
 
 
@@ -100,11 +112,11 @@ def _check(d: Derivation) -> Iterator[str]:
     names = list(dict.fromkeys(c.of for c in d.comparisons))
     width = max(map(len, names))
     yield _prose("Largest difference between the value of the formulas and that of")
-    yield "    " + " " * width + "".join(f"  {text:>14}" for text in against)
+    yield "    " + " " * width + "".join(f"{text:>16}" for text in against)
     by = {(c.of, c.against): c for c in d.comparisons}
     for text in names:
         cells = [_cell(by.get((text, a))) for a in against]
-        yield f"    {text:<{width}}" + "".join(f"  {cell:>14}" for cell in cells)
+        yield (f"    {text:<{width}}" + "".join(f"{cell:>16}" for cell in cells)).rstrip()
     yield _prose(words.verdict(d))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from verify.derive.candidates import Search, Sum
+from verify.derive.candidates import Axes, Search, Sum
 from verify.derive.derivation import Derivation
+from verify.derive.example import Dims
 from verify.derive.notation import write
-from verify.sizes import Sizes
+from verify.derive.tape import Step
 
 FORWARD = "Forward: one step a line, with the shapes of its factors"
 BACKWARD = "Backward: the steps in reverse"
@@ -23,10 +24,6 @@ def rules(d: Derivation) -> str:
     cts = [f"{y.data}_ct" for y in d.tape.outputs]
     given = f"{', '.join(cts)} {'is' if len(cts) == 1 else 'are'}"
     return RULES.format(cts=given, first=cts[0], y=d.tape.outputs[0].data)
-
-
-def sizes(found: Sizes) -> str:
-    return ", ".join(f"{name}={size if isinstance(size, int) else size[0]}" for name, size in found.items())
 
 
 def setting(d: Derivation) -> str:
@@ -52,6 +49,13 @@ def notes(d: Derivation) -> list[str]:
     return found
 
 
+def loop(step: Step, dims: Dims) -> str:
+    """What a scan does."""
+    turns = dims.of(step.value.data[0].params["length"])
+    backwards = ", last first" if step.value.data[0].params["reverse"] else ""
+    return f"{turns} times{backwards}, c1 being what is carried (next_c1 afterwards), x_t a slice of x, out_t what is stacked:"
+
+
 def asked(s: Search) -> str:
     (a, a_shape), (b, b_shape) = s.have
     return f"{s.target} must have the shape {s.shape}. Step {s.step} is {s.forward}; we have {a} {a_shape} and {b} {b_shape}."
@@ -66,6 +70,13 @@ def answered(s: Search) -> str:
     if len(s.square) == 1:
         return f"{first} With all sizes equal all {len(s.candidates)} fit, and a number decides: differences of <{s.have[1][0]}, {s.forward}> agree with {s.square[0]} alone."
     return f"{first} With all sizes equal, differences of <{s.have[1][0]}, {s.forward}> agree with {', '.join(s.square) or 'none of them'}."
+
+
+def contracted(s: Axes) -> str:
+    """A product of arrays of several axes, told by the axes' names."""
+    (a, a_shape), (b, b_shape) = s.have
+    gone = f"{' and '.join(s.summed)} {'is' if len(s.summed) == 1 else 'are'} not wanted, so {'it is' if len(s.summed) == 1 else 'they are'} summed" if s.summed else "all axes are wanted"
+    return f"{s.target} must have {s.shape}; from {a} {a_shape} and {b} {b_shape} of step {s.step}: {gone}: {s.formula}."
 
 
 def summed(s: Sum) -> str:
