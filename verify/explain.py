@@ -1,10 +1,11 @@
-"""`verify explain`: an operation's derivation with a worked example, computed now; or what a check looks for."""
+"""`verify explain`: an operation's worked example and derivation, computed now; or what a check looks for."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from verify import checks, engine, observe, programs
 from verify._compat import enable_x64
 from verify.cases import Case, draw
+from verify.derive import transcript
+from verify.derive.derivation import derive
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.patterns import sums
 from verify.diagnosis.products import known_arrays, lettered, products
@@ -23,25 +26,53 @@ from verify.slopes import slopes_along
 from verify.spec import Arg, Spec, SpecError
 
 
+@dataclass(frozen=True)
+class Explained:
+    """What there is to say; for an operation also as a page. `agrees`: whether the derivation, run, gives what the rule gives."""
+
+    text: str
+    page: str | None = None
+    agrees: bool = True
+
+
 def explain(name: str) -> str:
     """Text about an operation (by name or `pkg.mod:function`) or a check (by name or code). Raises SpecError for anything else."""
+    return explained(name).text
+
+
+def explained(name: str, html: bool = False) -> Explained:
+    """The same, and (with `html`) an operation's derivation as a page. Raises SpecError for a page of a check."""
     if name in checks.BY_NAME or name in checks.BY_CODE:
-        return _explain_check(checks.BY_NAME.get(name) or checks.BY_CODE[name])
+        if html:
+            raise SpecError(f"{name} is a check; --html shows the derivation of an operation")
+        return Explained(_explain_check(checks.BY_NAME.get(name) or checks.BY_CODE[name]))
     if ":" not in name and name not in installed():
         known = [*installed(), *checks.BY_NAME, *checks.BY_CODE]
         raise SpecError(f'there is no operation or check "{name}".{nearest(name, known)}')
-    return _explain_spec(resolve(name))
+    return _explain_spec(resolve(name), html)
 
 
 def _explain_check(check: ModuleType) -> str:
     return f"{check.CODE} {check.NAME}: {check.TITLE}\n\n{inspect.cleandoc(check.__doc__ or '')}\n"
 
 
-def _explain_spec(spec: Spec) -> str:
+def _explain_spec(spec: Spec, html: bool) -> Explained:
     module = sys.modules.get(getattr(spec.fn, "__module__", ""))
-    derivation = inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
-    parts = [spec.name, "=" * len(spec.name), _example(spec), derivation, _claims(spec)]
-    return "\n\n".join(part for part in ("\n".join(parts[:2]), *parts[2:]) if part) + "\n"
+    written = inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
+    example = _example(spec)
+    try:
+        derived, reason = derive(spec), ""
+    except SpecError as error:
+        if html:
+            raise
+        derived, reason = None, f"Derivation from shapes\n  none: {error}"
+    parts = [f"{spec.name}\n{'=' * len(spec.name)}", example, written, transcript.render(derived) if derived else reason, _claims(spec)]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    if not derived:
+        return Explained(text)
+    from verify.derive import page  # jinja2, for pages alone
+
+    return Explained(text, page.render(derived, written, example) if html else None, derived.agrees)
 
 
 def _claims(spec: Spec) -> str:

@@ -110,7 +110,10 @@ def _product(d: Derivation, term: Term, upstream: str) -> Search:
     operand, other = (x, w) if x.data == term.operand else (w, x)
     forms = {e.data: [(e.data, e.shape, False), (f"{e.data}^T", e.shape[::-1], True)] for e in (other, ct, operand)}
     pairs = list(_pairs(forms[other.data], forms[ct.data]))
-    tried = [Candidate(formula=f"{a[0]} @ {b[0]}", shapes=(dims.shape(a[1]), dims.shape(b[1])), reason=_reason(a[1], b[1], operand.shape, dims)) for a, b in pairs]
+    tried = [
+        Candidate(formula=f"{a[0]} @ {b[0]}", shapes=(dims.shape(a[1]), dims.shape(b[1])), reason=_reason(a[1], b[1], operand.shape, dims))
+        for a, b in pairs
+    ]
     rest = [*_pairs(forms[operand.data], forms[ct.data]), *_pairs(forms[operand.data], forms[other.data])]
     fit = [f"{a[0]} @ {b[0]}" for a, b in rest if not _reason(a[1], b[1], operand.shape, dims)]
     return Search(
@@ -132,7 +135,9 @@ def _pairs(first: Sequence[Form], second: Sequence[Form]) -> Iterator[tuple[Form
 def _is(e: Expr, a: Form, b: Form) -> bool:
     forms = matrices(e)
     assert forms is not None
-    return [(arg.data, turned) for arg, turned in zip(e.args, forms, strict=True)] == [(form[0].removesuffix("^T"), form[2]) for form in (a, b)]
+    return [(arg.data, turned) for arg, turned in zip(e.args, forms, strict=True)] == [
+        (form[0].removesuffix("^T"), form[2]) for form in (a, b)
+    ]
 
 
 def _reason(a: tuple[int, ...], b: tuple[int, ...], wanted: tuple[int, ...], dims: Dims) -> str:

@@ -131,7 +131,9 @@ def _run(
         for against, found in (("the rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
             comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size))
         if f"{v}_ct" in finals:  # the formula in one piece
-            comparisons.append(compare(f"{v}_ct", "in one formula", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size))
+            comparisons.append(
+                compare(f"{v}_ct", "in one formula", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size)
+            )
     return Derivation(
         spec=spec, case=case, dims=dims, tape=tape, terms=terms, finals=finals, definitions=definitions, env=env, moving=moving, comparisons=comparisons
     )  # fmt: skip

@@ -47,7 +47,9 @@ def example(spec: Spec, index: int = 0) -> tuple[Case, Dims]:
     described = arguments(spec)
     shapes = [parse(arg.dims, path) for path, arg in arg_leaves(described)]
     options = _defaults(spec)
-    absent = frozenset(name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional and arg.dtype in ("bool", "int32", "key"))
+    absent = frozenset(
+        name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional and arg.dtype in ("bool", "int32", "key")
+    )
     error: SpecError | None = None
     for sizes in _sizes(spec, shapes):
         try:

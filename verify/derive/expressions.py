@@ -245,7 +245,7 @@ FUNCTIONS = {
 }  # fmt: skip
 VALUE: dict[str, Callable[..., Any]] = {
     **{what: (lambda e, x, rule=rule: rule({}, np.asarray(x))) for what, rule in FUNCTIONS.items()},
-    "erf": _unary(lambda x: np.vectorize(math.erf, otypes=[np.float64])(x)),
+    "erf": _unary(np.vectorize(math.erf, otypes=[np.float64])),
     "number": lambda e: np.float64(e.data),
     "constant": lambda e: e.data[1],
     "iota": lambda e: interpreter.RULES["iota"]({"shape": e.shape, "dimension": e.data, "dtype": np.int64}),

@@ -19,20 +19,28 @@ OWN = str(Path(verify.__file__).parent)
 
 
 def finish(tape: Tape, outputs: int) -> Tape:
-    """The tape with readable names. Its outputs are steps called y (or y1, y2, ...)."""
+    """The tape with readable names. Its outputs are steps called y, or y1, y2, ... (out where an argument is called y)."""
     wanted = _variables(tape)
-    steps, finals = _with_outputs(tape, ["y"] if outputs == 1 else [f"y{k + 1}" for k in range(outputs)])
-    taken = {"y", *(e.data for e in tape.inputs), *finals.values()}
+    arguments = {e.data for e in tape.inputs}
+    y = next(text for text in ("y", "out", "result", "value") if not {text, f"{text}1"} & arguments)
+    steps, finals = _with_outputs(tape, [y] if outputs == 1 else [f"{y}{k + 1}" for k in range(outputs)])
+    taken = {y, *arguments, *finals.values()}
     names: dict[str, Expr] = {}
     for number, step in enumerate(steps, 1):
         text = finals.get(step.name) or _free(wanted.get(step.name, f"h{number}"), taken)
         taken.add(text)
         names[step.name] = name(text, step.value.shape)
     renamed = [
-        replace(step, name=names[step.name].data, value=substitute(step.value, names), body=step.body and _body(step.body, step.value, names))
+        replace(
+            step, name=names[step.name].data, value=substitute(step.value, names), body=step.body and _body(step.body, step.value, names)
+        )
         for step in steps
     ]
-    left_out = [(substitute(e, names), value) for e, value in tape.taken if all(not leaf.data.startswith("%") or leaf.data in names for leaf in leaves(e))]
+    left_out = [
+        (substitute(e, names), value)
+        for e, value in tape.taken
+        if all(not leaf.data.startswith("%") or leaf.data in names for leaf in leaves(e))
+    ]
     return Tape(tape.inputs, renamed, [name(text, shape) for text, shape in _shapes(renamed, finals)], left_out)
 
 
@@ -79,8 +87,6 @@ def _with_outputs(tape: Tape, texts: list[str]) -> tuple[list[Step], dict[str, s
             steps.append(Step(f"%{text}", e, moves))
             finals[f"%{text}"] = text
     return steps, finals
-
-
 
 
 def _free(text: str, taken: set[str]) -> str:

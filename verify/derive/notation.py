@@ -53,7 +53,10 @@ def _write(e: Expr, dims: Dims) -> tuple[str, int]:
         return text, strength if e.op == "number" else ATOM
     args = [inside(arg) if e.op in ALIGNED else explicit(arg) for arg in e.args]
     if e.op in OVER:
-        return f"{e.op.replace('concatenate', 'concat')}{_over(e, dims)}({', '.join(args)}{', from the end' if e.op == 'cumsum' and e.data[1] else ''})", ATOM
+        return (
+            f"{e.op.replace('concatenate', 'concat')}{_over(e, dims)}({', '.join(args)}{', from the end' if e.op == 'cumsum' and e.data[1] else ''})",
+            ATOM,
+        )
     return OTHER[e.op](e, dims, args) if e.op in OTHER else f"{CALLED.get(e.op, e.op)}({', '.join(args)})", ATOM
 
 
@@ -63,7 +66,9 @@ def repeated(e: Expr, dims: Dims) -> list[str]:
     while e.op in SILENT:
         inner = e.args[0]
         if e.op == "view" and e.data is not None:
-            found += [dims.of(n) for axis, n in enumerate(e.shape) if n != 1 and (axis not in e.data or inner.shape[e.data.index(axis)] == 1)]
+            found += [
+                dims.of(n) for axis, n in enumerate(e.shape) if n != 1 and (axis not in e.data or inner.shape[e.data.index(axis)] == 1)
+            ]
         e = inner
     return found
 
@@ -138,6 +143,11 @@ def _bounds(e: Expr, shape: tuple[int, ...]) -> str:
     return ", ".join(parts)
 
 
+def upstream(e: Expr) -> list[int]:
+    """Which operands of a pullback by JAX are cotangents of its results: those that are not 0."""
+    return [k for k in range(len(e.data[0].invars), len(e.args)) if e.args[k].op != "number"]
+
+
 LEAVES: dict[str, Callable[[Expr, Dims], str]] = {
     "name": lambda e, dims: e.data,
     "number": lambda e, dims: number(e.data, dims),
@@ -150,6 +160,8 @@ OTHER: dict[str, Callable[[Expr, Dims, list[str]], str]] = {
     "transpose": lambda e, dims, args: f"{args[0]}^T" if len(e.shape) == 2 and e.args[0].op == "name" else f"transpose({args[0]})",
     "slice": lambda e, dims, args: f"{args[0]}[{_bounds(e, e.args[0].shape)}]",
     "scattered": lambda e, dims, args: f"zeros.put([{_bounds(e, e.shape)}], {args[0]})",
-    "jax": lambda e, dims, args: f"{e.data[0].primitive.name}({', '.join(args)})" + (f"[{e.data[1]}]" if len(e.data[0].outvars) > 1 else ""),
-    "pullback": lambda e, dims, args: f"pullback_{e.data[0].primitive.name}[{e.data[1]}]({', '.join(args)})",
+    "jax": lambda e, dims, args: (
+        f"{e.data[0].primitive.name}({', '.join(args)})" + (f"[{e.data[1]}]" if len(e.data[0].outvars) > 1 else "")
+    ),
+    "pullback": lambda e, dims, args: f"vjp({e.data[0].primitive.name}, {args[e.data[1]]})({', '.join(args[k] for k in upstream(e))})",
 }

@@ -12,7 +12,21 @@ import numpy as np
 
 from verify import _compat, engine, interpreter
 from verify.derive.expressions import (
-    FUNCTIONS, SILENT, Expr, add, compare, einsum, function, is_number, mul, neg, over, power, sub, view, where,
+    FUNCTIONS,
+    SILENT,
+    Expr,
+    add,
+    compare,
+    einsum,
+    function,
+    is_number,
+    mul,
+    neg,
+    over,
+    power,
+    sub,
+    view,
+    where,
 )  # fmt: skip
 
 SIGNS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -62,11 +76,12 @@ def _compact(e: Expr) -> Expr:
 
 def _plain(equation: Any) -> bool:
     """Whether RULES means what the primitive does: real numbers, and logic of booleans."""
-    dtypes = [v.aval.dtype for v in equation.invars]
+    kinds = [np.dtype(v.aval.dtype).kind if not is_key(v.aval) else "" for v in equation.invars]
     if equation.primitive.name in ("and", "or", "not"):
-        return all(dtype == bool for dtype in dtypes)
-    integers = equation.primitive.name in ("div", "integer_pow", "pow") and not np.issubdtype(dtypes[0], np.floating)
-    return not integers and all(np.issubdtype(d, np.floating) or np.issubdtype(d, np.integer) or d == bool for d in dtypes)
+        return set(kinds) == {"b"}
+    if equation.primitive.name in ("div", "integer_pow", "pow") and kinds[0] != "f":
+        return False
+    return all(kind and kind in "fiub" for kind in kinds)
 
 
 def spread(e: Expr, shape: tuple[int, ...]) -> Expr:
@@ -179,7 +194,7 @@ RULES: dict[str, Callable[..., Expr | None]] = {
     "neg": lambda params, a: neg(a),
     "square": lambda params, a: power(a, 2),
     "integer_pow": lambda params, a: power(a, params["y"]),
-    "pow": _pair("pow"),
+    "pow": lambda params, a, b: power(a, b.data) if is_number(b) else _pair("pow")(params, a, b),
     "max": _maximum,
     "min": _pair("minimum"),
     "and": _pair("and"),

@@ -11,7 +11,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from verify.derive.expressions import (
-    Expr, add, compare, div, einsum, fitted, function, is_number, mul, neg, number, over, power, repeat, sub, view, where,
+    Expr,
+    add,
+    compare,
+    div,
+    einsum,
+    fitted,
+    function,
+    is_number,
+    mul,
+    neg,
+    number,
+    over,
+    power,
+    repeat,
+    sub,
+    view,
+    where,
 )  # fmt: skip
 
 Cotangents = Sequence["Expr | None"]  # of each operand; None where nothing flows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from verify.derive.example import Dims
-from verify.derive.expressions import Expr, leaves
-from verify.derive.notation import matrices
+from verify.derive.expressions import Expr
+from verify.derive.notation import matrices, upstream
 
 
 def told(e: Expr, dims: Dims) -> str:
@@ -25,4 +25,7 @@ def of(shape: tuple[int, ...], dims: Dims) -> str:
 
 
 def _shapes(e: Expr) -> Iterator[tuple[int, ...]]:
-    yield from (leaf.shape for leaf in leaves(e))
+    if e.op == "name":
+        yield e.shape
+    for arg in [e.args[k] for k in upstream(e)] if e.op == "pullback" else e.args:
+        yield from _shapes(arg)

@@ -124,7 +124,10 @@ class _Builder:
         for k, operand in enumerate(operands):
             values, formula = operand.values, operand.formula
             if k >= fixed + carried:
-                values, label = [np.asarray(v)[first] for v in values], f"{formula.data}@t" if formula.op == "name" else f"x{k - fixed - carried + 1}_t"
+                values, label = (
+                    [np.asarray(v)[first] for v in values],
+                    f"{formula.data}@t" if formula.op == "name" else f"x{k - fixed - carried + 1}_t",
+                )
             else:
                 label = f"c{k - fixed + 1}"
             if k >= fixed:

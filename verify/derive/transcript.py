@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from verify.derive import shapes, words
 from verify.derive.candidates import Axes, Search, Sum, searches
-from verify.derive.derivation import Comparison, Derivation
+from verify.derive.derivation import Derivation
 from verify.derive.expressions import Expr
 from verify.derive.notation import write
 
@@ -19,7 +19,7 @@ HARD = "\N{NO-BREAK SPACE}"
 def render(d: Derivation) -> str:
     """The whole derivation."""
     blocks = [
-        f"Derivation from shapes\n{_prose(f'Run with {words.setting(d)}.', '  ')}",
+        f"Derivation from shapes\n{_prose(words.setting(d))}",
         _section(words.FORWARD, [*_inputs(d), *_forward(d), *map(_prose, words.notes(d))]),
         _section(words.BACKWARD, [_prose(words.rules(d)), *_backward(d)]),
         _section(words.TOGETHER, _together(d)),
@@ -75,16 +75,14 @@ def _backward(d: Derivation) -> Iterator[str]:
         if term.number != last:
             last = term.number
             yield f"  {term.number:>2} {term.step.name} = {write(term.step.value, d.dims)}"
-        sign, value = "=" if term.first else "+=", term.value
-        if value.op == "neg" and not term.first:
-            sign, value = "-=", value.args[0]
+        sign, value = words.signed(term)
         yield _line(f"       {term.target} {sign} {write(value, d.dims)}", shapes.told(value, d.dims), 7)
 
 
 def _together(d: Derivation) -> list[str]:
     lines = [_equation(target, e, d) for target, e in d.finals.items()]
-    if without := [v for v in d.moving if f"{v}_ct" not in d.finals]:
-        lines.append(f"  {', '.join(f'{v}_ct' for v in without)} = 0: the output does not depend on it")
+    if without := words.without(d):
+        lines.append(_prose(without))
     if d.definitions:
         lines += ["  where", *(_equation(target, e, d) for target, e in d.definitions.items())]
     return lines
@@ -111,14 +109,10 @@ def _check(d: Derivation) -> Iterator[str]:
     against = list(dict.fromkeys(c.against for c in d.comparisons))
     names = list(dict.fromkeys(c.of for c in d.comparisons))
     width = max(map(len, names))
-    yield _prose("Largest difference between the value of the formulas and that of")
+    yield _prose(words.COMPARED)
     yield "    " + " " * width + "".join(f"{text:>16}" for text in against)
     by = {(c.of, c.against): c for c in d.comparisons}
     for text in names:
-        cells = [_cell(by.get((text, a))) for a in against]
+        cells = [words.cell(by.get((text, a))) for a in against]
         yield (f"    {text:<{width}}" + "".join(f"{cell:>16}" for cell in cells)).rstrip()
     yield _prose(words.verdict(d))
-
-
-def _cell(c: Comparison | None) -> str:
-    return "" if c is None else f"{c.error:.1g}" + ("" if c.agrees else " DIFFERS")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from verify.derive.candidates import Axes, Search, Sum
-from verify.derive.derivation import Derivation
+from verify.derive.derivation import Comparison, Derivation, Term
 from verify.derive.example import Dims
+from verify.derive.expressions import Expr
 from verify.derive.notation import write
 from verify.derive.tape import Step
 
@@ -20,6 +21,9 @@ SEARCH = "From shapes alone"
 CHECK = "Checked by running it"
 
 
+COMPARED = "Largest difference between the value of the formulas and that of"
+
+
 def rules(d: Derivation) -> str:
     cts = [f"{y.data}_ct" for y in d.tape.outputs]
     given = f"{', '.join(cts)} {'is' if len(cts) == 1 else 'are'}"
@@ -27,8 +31,9 @@ def rules(d: Derivation) -> str:
 
 
 def setting(d: Derivation) -> str:
-    """ "run with n=5, m=7; axis=-1; where=None"."""
-    return d.case.describe().replace("(", "").replace(",)", "")
+    """ "Run with n=5, m=7; axis=-1; where=None."."""
+    told = d.case.describe()
+    return f"Run with {told}." if told else "Run on scalars."
 
 
 def held(d: Derivation) -> set[str]:
@@ -45,7 +50,7 @@ def notes(d: Derivation) -> list[str]:
         found.append(f"Everywhere in these runs {', '.join(taken)}: of each select only the branch that is taken is shown.")
     left = list(dict.fromkeys(step.value.data[0].primitive.name for step in d.tape.steps if step.value.op == "jax" and step.moves))
     if left:
-        found.append(f"{', '.join(left)}: not expanded; the value and the pullback are computed by JAX.")
+        found.append(f"{', '.join(left)}: computed by JAX, as is its pullback vjp(...).")
     return found
 
 
@@ -75,7 +80,11 @@ def answered(s: Search) -> str:
 def contracted(s: Axes) -> str:
     """A product of arrays of several axes, told by the axes' names."""
     (a, a_shape), (b, b_shape) = s.have
-    gone = f"{' and '.join(s.summed)} {'is' if len(s.summed) == 1 else 'are'} not wanted, so {'it is' if len(s.summed) == 1 else 'they are'} summed" if s.summed else "all axes are wanted"
+    gone = (
+        f"{' and '.join(s.summed)} {'is' if len(s.summed) == 1 else 'are'} not wanted, so {'it is' if len(s.summed) == 1 else 'they are'} summed"
+        if s.summed
+        else "all axes are wanted"
+    )
     return f"{s.target} must have {s.shape}; from {a} {a_shape} and {b} {b_shape} of step {s.step}: {gone}: {s.formula}."
 
 
@@ -84,7 +93,7 @@ def summed(s: Sum) -> str:
     wrong = ", ".join(f"the {what} is off by {error:.2g}" for what, error, agrees in s.errors if not agrees)
     return (
         f"{s.target} must have the shape {s.shape}, and {s.source[0]} has {s.source[1]}: a sum, a mean or a maximum over {s.axes} would fit, so shapes cannot decide. "
-        f"The chain rule does: step {s.step} uses it once for each {s.axes}, and all uses add up. So do differences of the forward: {' and '.join(right) or 'none'} agrees"
+        f"The chain rule does: step {s.step} uses {s.target.removesuffix('_ct')} once for each index of {s.axes}, and all uses add up. So do differences of the forward: the {' and the '.join(right)} agrees"
         + (f"; {wrong}." if wrong else ".")
     )
 
@@ -97,3 +106,20 @@ def verdict(d: Derivation) -> str:
     if own:
         return "THE FORMULAS ABOVE DIFFER from JAX's autodiff of the reference: they are wrong; please report it."
     return f"THE RULE DIFFERS from the formulas above and from JAX's autodiff, in {', '.join(c.of for c in wrong)}: see verify run {d.spec.name}."
+
+
+def without(d: Derivation) -> str:
+    """Arguments on which the output does not depend."""
+    zero = [f"{v}_ct" for v in d.moving if f"{v}_ct" not in d.finals]
+    return f"{', '.join(zero)} = 0: the output does not depend on {'it' if len(zero) == 1 else 'them'}." if zero else ""
+
+
+def signed(term: Term) -> tuple[str, Expr]:
+    """ "=", "+=" or "-=", and what follows."""
+    if term.first:
+        return "=", term.value
+    return ("-=", term.value.args[0]) if term.value.op == "neg" else ("+=", term.value)
+
+
+def cell(c: Comparison | None) -> str:
+    return "" if c is None else f"{c.error:.1g}" + ("" if c.agrees else " DIFFERS")
