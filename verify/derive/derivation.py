@@ -126,13 +126,13 @@ def _run(
         sums[term.target] = term.value if term.target not in sums else add(sums[term.target], term.value)
     finals, definitions = _together({f"{v}_ct": sums.get(f"{v}_ct") for v in moving}, sums, seeds, dims)
     size = max((float(np.max(np.abs(ct), initial=0.0)) for ct in cts), default=0.0)
-    comparisons = [compare(y.data, "the reference", env[y.data], truth["reference_out"][k], size) for k, y in enumerate(tape.outputs)]
+    comparisons = [compare(y.data, "reference", env[y.data], truth["reference_out"][k], size) for k, y in enumerate(tape.outputs)]
     for k, v in enumerate(moving):
-        for against, found in (("the rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
+        for against, found in (("rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
             comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size))
         if f"{v}_ct" in finals:  # the formula in one piece
             comparisons.append(
-                compare(f"{v}_ct", "in one formula", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size)
+                compare(f"{v}_ct", "one piece", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size)
             )
     return Derivation(
         spec=spec, case=case, dims=dims, tape=tape, terms=terms, finals=finals, definitions=definitions, env=env, moving=moving, comparisons=comparisons

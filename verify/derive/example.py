@@ -15,6 +15,7 @@ from verify.sizes import Sizes, dimension_names, parse
 from verify.spec import Arg, Spec, SpecError
 
 SIZES = (5, 7, 3, 11, 13, 2, 17, 19, 4, 6, 8, 9)  # few formulas hold 5 or 7 as a number
+SMALLEST = (2, 3, 4, 5, 6, 7, 8, 9, 1)  # for numbers that are printed
 TRIES = 4000
 
 
@@ -42,8 +43,8 @@ class Dims:
         return f"({', '.join(map(self.of, shape))})"
 
 
-def example(spec: Spec, index: int = 0) -> tuple[Case, Dims]:
-    """A case of distinct small sizes, default options and every floating-point argument; `index` varies the values."""
+def example(spec: Spec, turn: int = 0, sizes: Sequence[int] = SIZES) -> tuple[Case, Dims]:
+    """A case of distinct small `sizes`, default options and every floating-point argument; `turn` varies the values."""
     described = arguments(spec)
     shapes = [parse(arg.dims, path) for path, arg in arg_leaves(described)]
     options = _defaults(spec)
@@ -51,14 +52,14 @@ def example(spec: Spec, index: int = 0) -> tuple[Case, Dims]:
         name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional and arg.dtype in ("bool", "int32", "key")
     )
     error: SpecError | None = None
-    for sizes in _sizes(spec, shapes):
+    for given in _sizes(spec, shapes, sizes):
         try:
-            case = chosen(spec, index, sizes, options, absent)
+            case = chosen(spec, turn, given, options, absent)
         except SpecError as refused:
             error = error or refused
             continue
-        texts = {dim.text: dim.size(sizes)[-1] for shape in shapes for dim in shape}
-        plain = {name: size for name, size in sizes.items() if isinstance(size, int)}
+        texts = {dim.text: dim.size(given)[-1] for shape in shapes for dim in shape}
+        plain = {name: size for name, size in given.items() if isinstance(size, int)}
         named: dict[int, str] = {}
         for text, size in {**plain, **texts}.items():
             if size > 1 and not text.isdigit():
@@ -67,11 +68,11 @@ def example(spec: Spec, index: int = 0) -> tuple[Case, Dims]:
     raise error or SpecError(f"{spec.name}: no small sizes are within its sizes= and domain=")
 
 
-def _sizes(spec: Spec, shapes: list[Any]) -> Iterator[Sizes]:
+def _sizes(spec: Spec, shapes: list[Any], sizes: Sequence[int]) -> Iterator[Sizes]:
     """Assignments of sizes to names, those first in which all dimensions differ."""
     plain, variadic = dimension_names(shapes)
-    bounds = {name: spec.sizes.get(name, (1, max(SIZES))) for name in (*plain, *variadic)}
-    allowed = {name: [n for n in SIZES if low <= n <= high] or [high] for name, (low, high) in bounds.items()}
+    bounds = {name: spec.sizes.get(name, (1, max(sizes))) for name in (*plain, *variadic)}
+    allowed = {name: [n for n in sizes if low <= n <= high] or [high] for name, (low, high) in bounds.items()}
     fixed = {int(dim.text) for shape in shapes for dim in shape if dim.text.isdigit()}
 
     def shaped(values: Sequence[int]) -> dict[str, Any]:

@@ -15,17 +15,18 @@ from verify.derive.notation import ALIGNED, OVER, POWER, PRODUCT, SIGN, SUM, mat
 ATOM, LOGIC = notation.ATOM, notation.LOGIC
 SIGNS = {"add": "+", "sub": "−", "mul": "⊙", "and": "∧", "or": "∨"}
 COMPARED = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", "<": "&lt;", ">": "&gt;"}
+STYLE = 'displaystyle="true"'
 Inside = Callable[..., str]
 
 
 def equation(target: str, sign: str, e: Expr, dims: Dims) -> str:
     """`target = e` as a <math> element."""
-    return f"<math><mrow>{name(target)}<mo>{escape(sign)}</mo>{_top(e, dims)}</mrow></math>"
+    return f"<math {STYLE}><mrow>{name(target)}<mo>{escape(sign)}</mo>{_top(e, dims)}</mrow></math>"
 
 
 def formula(e: Expr, dims: Dims) -> str:
     """`e` as a <math> element."""
-    return f"<math>{_top(e, dims)}</math>"
+    return f"<math {STYLE}>{_top(e, dims)}</math>"
 
 
 def name(text: str) -> str:
@@ -38,15 +39,14 @@ def name(text: str) -> str:
     base, primes = base.rstrip("'"), "′" * (len(base) - len(base.rstrip("'")))
     found = re.fullmatch(r"([A-Za-z]+?)_?(\d+|[a-z]{1,6})?", base) if re.fullmatch(r"[A-Za-z]+(\d+|_[a-z]+)", base) else None
     letter, below = (found[1], found[2]) if found else (base, None)
-    body = f"<mi>{escape(letter)}</mi>" + (f"<mo>{primes}</mo>" if primes and not (below or ct) else "")
-    under = ([f"<mn>{below}</mn>" if below.isdigit() else f"<mtext>{below}</mtext>"] if below else []) + (
-        ["<mtext>ct</mtext>"] if ct else []
-    )
+    body = f"<mi>{escape(letter)}</mi>"
+    if primes:
+        body = f'<mrow>{body}<mo lspace="0" rspace="0">{primes}</mo></mrow>'
+    under = ([f"<mn>{below}</mn>" if below.isdigit() else f"<mtext>{below}</mtext>"] if below else []) + ["<mtext>ct</mtext>"] * ct
     if not under:
-        return f"<mrow>{body}</mrow>" if primes else body
+        return body
     low = "<mo>,</mo>".join(under)
-    low = f"<mrow>{low}</mrow>" if len(under) > 1 else low
-    return f"<msubsup>{body}{low}<mo>{primes}</mo></msubsup>" if primes else f"<msub>{body}{low}</msub>"
+    return f"<msub>{body}<mrow>{low}</mrow></msub>" if len(under) > 1 else f"<msub>{body}{low}</msub>"
 
 
 def _top(e: Expr, dims: Dims) -> str:

@@ -40,7 +40,7 @@ def _prose(text: str, indent: str = "  ") -> str:
 
 def _line(left: str, right: str, indent: int) -> str:
     """Formula and shapes side by side, or below each other."""
-    if len(left) < COLUMN and COLUMN + len(right) <= WIDTH:
+    if len(left) <= COLUMN - 2 and COLUMN + len(right) <= WIDTH:
         return f"{left:<{COLUMN}}{right}"
     if len(left) + 2 + len(right) <= WIDTH:
         return f"{left}{right:>{WIDTH - len(left)}}"
@@ -110,9 +110,9 @@ def _check(d: Derivation) -> Iterator[str]:
     names = list(dict.fromkeys(c.of for c in d.comparisons))
     width = max(map(len, names))
     yield _prose(words.COMPARED)
-    yield "    " + " " * width + "".join(f"{text:>16}" for text in against)
+    yield "    " + " " * width + "".join(f"{text:>11}" for text in against)
     by = {(c.of, c.against): c for c in d.comparisons}
     for text in names:
         cells = [words.cell(by.get((text, a))) for a in against]
-        yield (f"    {text:<{width}}" + "".join(f"{cell:>16}" for cell in cells)).rstrip()
+        yield (f"    {text:<{width}}" + "".join(f"{cell:>11}" for cell in cells)).rstrip()
     yield _prose(words.verdict(d))

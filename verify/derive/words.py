@@ -101,11 +101,11 @@ def summed(s: Sum) -> str:
 def verdict(d: Derivation) -> str:
     wrong = [c for c in d.comparisons if not c.agrees]
     if not wrong:
-        return "The formulas above, run in float64 by NumPy, agree with the rule and with JAX's autodiff."
-    own = [c for c in wrong if c.against != "the rule"]
+        return "The formulas shown here, run in float64 by NumPy, agree with the rule and with JAX's autodiff."
+    own = [c for c in wrong if c.against != "rule"]
     if own:
-        return "THE FORMULAS ABOVE DIFFER from JAX's autodiff of the reference: they are wrong; please report it."
-    return f"THE RULE DIFFERS from the formulas above and from JAX's autodiff, in {', '.join(c.of for c in wrong)}: see verify run {d.spec.name}."
+        return "THE FORMULAS SHOWN HERE DIFFER from JAX's autodiff of the reference: they are wrong; please report it."
+    return f"THE RULE DIFFERS from the formulas shown here and from JAX's autodiff, in {', '.join(c.of for c in wrong)}: see verify run {d.spec.name}."
 
 
 def without(d: Derivation) -> str:
