@@ -137,6 +137,11 @@ def fitted(ct: Expr, shape: Sequence[int]) -> Expr:
     return view(over("sum", ct, axes), shape)
 
 
+def in_place(e: Expr) -> bool:
+    """Whether a formula is a name in another form, or a constant."""
+    return e.op in ("name", "number", "constant", "iota") or (e.op in SILENT and in_place(e.args[0]))
+
+
 def leaves(e: Expr) -> Iterator[Expr]:
     """The names in a formula, from left to right."""
     if e.op == "name":
@@ -212,15 +217,20 @@ def _by_jax(e: Expr, *values: Any) -> Any:
     """One output of an equation that has no formula here."""
     equation, output = e.data
     with _compat.enable_x64(True), jax.default_device(engine.host()):
-        out = _compat.bind(equation, values, equation.params)
+        out = _compat.bind(equation, _typed(equation, values), equation.params)
     return np.asarray(out[output])
+
+
+def _typed(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """The operands as the equation has them: a number may stand for an array, or for an integer."""
+    return [np.broadcast_to(np.asarray(v, var.aval.dtype), var.aval.shape) for v, var in zip(values, equation.invars, strict=True)]
 
 
 def _pullback_by_jax(e: Expr, *values: Any) -> Any:
     """The cotangent of one operand of such an equation: values of the operands, then cotangents of the outputs."""
     equation, operand = e.data
     count = len(equation.invars)
-    operands, cts = list(values[:count]), values[count:]
+    operands, cts = _typed(equation, values[:count]), values[count:]
     with _compat.enable_x64(True), jax.default_device(engine.host()):
 
         def f(x: Any) -> Any:
@@ -248,6 +258,7 @@ VALUE: dict[str, Callable[..., Any]] = {
     "erf": _unary(np.vectorize(math.erf, otypes=[np.float64])),
     "number": lambda e: np.float64(e.data),
     "constant": lambda e: e.data[1],
+    "given": lambda e: e.data[1],
     "iota": lambda e: interpreter.RULES["iota"]({"shape": e.shape, "dimension": e.data, "dtype": np.int64}),
     "add": lambda e, a, b: a + b,
     "sub": lambda e, a, b: a - b,

@@ -182,6 +182,7 @@ WRITTEN: dict[str, Callable[[Expr, Dims, Inside], tuple[str, int]]] = {
     "where": _where,
     "name": lambda e, dims, inside: (name(e.data), ATOM),
     "constant": lambda e, dims, inside: (f"<mtext>{escape(e.data[0])}</mtext>", ATOM),
+    "given": lambda e, dims, inside: (f"<mtext>{escape(notation.write(e, dims))}</mtext>", ATOM),
     "iota": lambda e, dims, inside: (f"<mtext>{escape(notation.write(e, dims))}</mtext>", ATOM),
 }
 OTHER: dict[str, Callable[[Expr, Dims, list[str]], str]] = {

@@ -99,7 +99,7 @@ def _variables(tape: Tape) -> dict[str, str]:
     """Step -> the variable that its statement assigns: of a statement's equations the last one makes the value."""
     found: dict[str, str] = {}
     places = [(_assignment(lines), e) for lines, e in tape.places]
-    for (assigned, e), (following, _) in zip(places, [*places[1:], (None, None)], strict=True):
+    for (assigned, e), following in zip(places, [*(assigned for assigned, _ in places[1:]), None], strict=False):
         while e.op in SILENT:
             e = e.args[0]
         if assigned is not None and assigned != following and e.op == "name":

@@ -152,6 +152,7 @@ LEAVES: dict[str, Callable[[Expr, Dims], str]] = {
     "name": lambda e, dims: e.data,
     "number": lambda e, dims: number(e.data, dims),
     "constant": lambda e, dims: e.data[0],
+    "given": lambda e, dims: f"{e.data[0]}(...)",
     "iota": lambda e, dims: f"arange({dims.of(e.shape[e.data])})",
 }
 OTHER: dict[str, Callable[[Expr, Dims, list[str]], str]] = {

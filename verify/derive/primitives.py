@@ -13,7 +13,6 @@ import numpy as np
 from verify import _compat, engine, interpreter
 from verify.derive.expressions import (
     FUNCTIONS,
-    SILENT,
     Expr,
     add,
     compare,
@@ -31,6 +30,7 @@ from verify.derive.expressions import (
 
 SIGNS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 ELEMENTWISE = (*FUNCTIONS, "erf", "add", "sub", "mul", "div", "neg", "power", "pow", "maximum", "minimum")
+RESHAPED = ("reshape", "squeeze", "transpose", "slice", "rev", "broadcast_in_dim", "copy")  # one number everywhere stays that
 LOWEST = np.finfo(np.float64).min
 
 
@@ -52,6 +52,8 @@ def formula(equation: Any, args: list[Expr], output: int) -> Expr:
     """One output of an equation as a formula; what has none here is left to JAX."""
     what, shape = equation.primitive.name, tuple(equation.outvars[output].aval.shape)
     found = None
+    if what in RESHAPED and is_number(args[0]):
+        return args[0]
     if what == "convert_element_type":
         found = _converted(equation, args[0])
     elif what in FUNCTIONS or what == "erf":
@@ -92,14 +94,9 @@ def spread(e: Expr, shape: tuple[int, ...]) -> Expr:
     return view(e, shape, tuple(range(lead, len(shape))))
 
 
-def in_place(e: Expr) -> bool:
-    """Whether a formula is a name in another form, or a constant."""
-    return e.op in ("name", "number", "constant", "iota") or (e.op in SILENT and in_place(e.args[0]))
-
-
 def key(e: Expr) -> Any:
     """Equal for formulas that are written alike."""
-    data = id(e.data[1]) if e.op == "constant" else (id(e.data[0]), e.data[1]) if e.op == "jax" else e.data
+    data = id(e.data[1]) if e.op in ("constant", "given") else (id(e.data[0]), e.data[1]) if e.op == "jax" else e.data
     return e.op, e.shape, data, tuple(map(key, e.args))
 
 

@@ -18,6 +18,7 @@ from verify.derive.expressions import (
     einsum,
     fitted,
     function,
+    in_place,
     is_number,
     mul,
     neg,
@@ -35,7 +36,9 @@ Cotangents = Sequence["Expr | None"]  # of each operand; None where nothing flow
 
 def pull(e: Expr, y: Expr, ct: Expr) -> list[tuple[str, Expr]]:
     """(operand's name, its cotangent) for the equation y = e. `ct` is y's cotangent; terms of the same name add up."""
-    if e.op == "view" and e.data is None and e.args[0].args:  # a result in another form
+    if in_place(e):
+        return _through(e, ct)
+    if e.op == "view":  # a result in another form
         return pull(e.args[0], view(y, e.args[0].shape), view(ct, e.args[0].shape))
     found = []
     for operand, cotangent in zip(e.args, PULLBACKS[e.op](e, y, ct), strict=True) if e.op in PULLBACKS else ():
@@ -80,9 +83,9 @@ def _extreme(sign: int) -> Callable[[Expr, Expr, Expr], Cotangents]:
     """The larger (or smaller) operand gets the cotangent; where both are equal, half each."""
 
     def pullback(e: Expr, y: Expr, ct: Expr) -> Cotangents:
-        a, b = e.args if sign > 0 else e.args[::-1]
-        larger, smaller = (mul(ct, Expr("larger", pair, y.shape)) for pair in ((a, b), (b, a)))
-        return (larger, smaller) if sign > 0 else (smaller, larger)
+        a, b = e.args
+        first, second = (mul(ct, Expr("larger", pair, y.shape)) for pair in ((a, b), (b, a)))
+        return (first, second) if sign > 0 else (second, first)
 
     return pullback
 
@@ -146,8 +149,6 @@ def _over(denominator: Callable[[Expr, Expr], Expr], sign: int = 1) -> Callable[
 
 _one = number(1)
 PULLBACKS: dict[str, Callable[[Expr, Expr, Expr], Cotangents]] = {
-    "name": lambda e, y, ct: (),
-    "view": lambda e, y, ct: (_unview(e, ct),),
     "add": lambda e, y, ct: (ct, ct),
     "sub": lambda e, y, ct: (ct, neg(ct)),
     "mul": _multiplied,

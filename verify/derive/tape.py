@@ -15,7 +15,7 @@ from jax.extend import core
 
 from verify import _compat, interpreter
 from verify.derive import primitives
-from verify.derive.expressions import Expr, einsum, leaves, name, number, substitute
+from verify.derive.expressions import Expr, einsum, in_place, leaves, name, number, substitute
 
 INLINE = ("compare", "not", "and", "or")  # written where they are used
 CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
@@ -113,6 +113,8 @@ class _Builder:
             values = [run[k] for run in runs]
             floating = np.issubdtype(var.aval.dtype, np.floating)
             formula = self.same_branch(equation, operands) or primitives.formula(equation, [o.formula for o in operands], k)
+            if formula.op == "jax" and not (moves and floating):  # not differentiated: only its value counts
+                formula = Expr("given", shape=formula.shape, data=(equation.primitive.name, values[0]))
             found.append(_Known(self.named(formula, moves and floating, body), values, True, moves and floating))
         return found
 
@@ -151,7 +153,7 @@ class _Builder:
 
     def named(self, formula: Expr, moves: bool, body: Tape | None = None) -> Expr:
         """The formula if it is written in place, else the name of a step, of the same step if the formula was there before."""
-        if primitives.in_place(formula) or formula.op in INLINE:
+        if in_place(formula) or formula.op in INLINE:
             return formula
         if formula.op == "view":
             return replace(formula, args=(self.named(formula.args[0], moves),))
