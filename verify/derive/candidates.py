@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verify.derive.derivation import Derivation, Term, compare
+from verify.derive.derivation import Derivation, compare
 from verify.derive.example import Dims
 from verify.derive.expressions import Expr, evaluate, name, substitute
 from verify.derive.notation import matrices, summed_axes, write
+from verify.derive.reverse import Term
 
 SQUARE = 4
 

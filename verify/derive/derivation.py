@@ -15,28 +15,13 @@ from verify.cases import Case
 from verify.derive import example, naming, notation
 from verify.derive.example import Dims
 from verify.derive.expressions import Expr, add, evaluate, leaves, name, substitute
-from verify.derive.pullbacks import pull
-from verify.derive.tape import Step, Tape, record
+from verify.derive.reverse import Term, backward, run
+from verify.derive.tape import Tape, record
 from verify.spec import Spec, SpecError
 from verify.tolerance import EPS, FLOOR_ULPS, RELATIVE_64
 
-RUNS = 3  # values on which a select must take one branch everywhere to be written as that branch
+RUNS = 8  # values on which a select must take one branch everywhere to be written as that branch
 INLINE = 56  # characters: a cotangent is written into the formula that uses it up to this length
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """A line of the backward: what the pullback of a step adds to the cotangent of one of its operands."""
-
-    step: Step
-    number: int
-    operand: str
-    value: Expr
-    first: bool
-
-    @property
-    def target(self) -> str:
-        return f"{self.operand}_ct"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +105,8 @@ def _run(
     env |= dict(zip(seeds, cts, strict=True))
     terms = backward(tape, moving)
     sums: dict[str, Expr] = {}
+    env = run(terms, env)
     for term in terms:
-        value = evaluate(term.value, env)
-        env[term.target] = value if term.first else env[term.target] + value
         sums[term.target] = term.value if term.target not in sums else add(sums[term.target], term.value)
     finals, definitions = _together({f"{v}_ct": sums.get(f"{v}_ct") for v in moving}, sums, seeds, dims)
     size = max((float(np.max(np.abs(ct), initial=0.0)) for ct in cts), default=0.0)
@@ -131,29 +115,10 @@ def _run(
         for against, found in (("rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
             comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size))
         if f"{v}_ct" in finals:  # the formula in one piece
-            comparisons.append(
-                compare(f"{v}_ct", "one piece", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size)
-            )
+            comparisons.append(compare(f"{v}_ct", "one piece", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size))
     return Derivation(
         spec=spec, case=case, dims=dims, tape=tape, terms=terms, finals=finals, definitions=definitions, env=env, moving=moving, comparisons=comparisons
     )  # fmt: skip
-
-
-def backward(tape: Tape, moving: Sequence[str]) -> list[Term]:
-    """The tape in reverse: a step whose result has a cotangent hands it to its operands."""
-    moves = {*moving, *(step.name for step in tape.steps if step.moves)}
-    reached = {y.data for y in tape.outputs}
-    terms: list[Term] = []
-    for number in range(len(tape.steps), 0, -1):
-        step = tape.steps[number - 1]
-        if step.name not in reached or step.name not in moves:
-            continue
-        y = name(step.name, step.value.shape)
-        for operand, ct in pull(step.value, y, name(f"{step.name}_ct", y.shape)):
-            if operand in moves:
-                terms.append(Term(step=step, number=number, operand=operand, value=ct, first=operand not in reached))
-                reached.add(operand)
-    return terms
 
 
 def compare(of: str, against: str, value: Any, want: Any, size: float) -> Comparison:

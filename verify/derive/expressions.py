@@ -137,6 +137,9 @@ def fitted(ct: Expr, shape: Sequence[int]) -> Expr:
     return view(over("sum", ct, axes), shape)
 
 
+SIGNED: dict[str, Callable[[Expr, Expr], Expr]] = {"add": add, "sub": sub, "mul": mul, "div": div}
+
+
 def in_place(e: Expr) -> bool:
     """Whether a formula is a name in another form, or a constant."""
     return e.op in ("name", "number", "constant", "iota") or (e.op in SILENT and in_place(e.args[0]))
@@ -159,11 +162,13 @@ def substitute(e: Expr, by: Mapping[str, Expr]) -> Expr:
 
 def rebuilt(e: Expr, args: Sequence[Expr]) -> Expr:
     """`e` on other operands of the same shapes, signs in front."""
-    signed = {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg}
-    if e.op in signed:
-        return signed[e.op](*args)
+    first, *others = args
+    if e.op in SIGNED and others:
+        return SIGNED[e.op](first, others[0])
+    if e.op == "neg":
+        return neg(first)
     if e.op in ("sum", "mean"):
-        return over(e.op, *args, e.data)
+        return over(e.op, first, e.data)
     if e.op in ("repeat", "view") and args[0].op == "neg":
         return neg(replace(e, args=args[0].args))
     return replace(e, args=tuple(args))
@@ -217,20 +222,28 @@ def _by_jax(e: Expr, *values: Any) -> Any:
     """One output of an equation that has no formula here."""
     equation, output = e.data
     with _compat.enable_x64(True), jax.default_device(engine.host()):
-        out = _compat.bind(equation, _typed(equation, values), equation.params)
-    return np.asarray(out[output])
+        out = _compat.bind(equation, typed(equation, values), equation.params)
+    return out[output] if is_key(out[output]) else np.asarray(out[output])
 
 
-def _typed(equation: Any, values: Sequence[Any]) -> list[Any]:
+def typed(equation: Any, values: Sequence[Any]) -> list[Any]:
     """The operands as the equation has them: a number may stand for an array, or for an integer."""
-    return [np.broadcast_to(np.asarray(v, var.aval.dtype), var.aval.shape) for v, var in zip(values, equation.invars, strict=True)]
+    return [
+        v if is_key(v) else np.broadcast_to(np.asarray(v, var.aval.dtype), var.aval.shape)
+        for v, var in zip(values, equation.invars, strict=True)
+    ]
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value is of PRNG keys, which NumPy does not know."""
+    return hasattr(value, "dtype") and jax.numpy.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def _pullback_by_jax(e: Expr, *values: Any) -> Any:
     """The cotangent of one operand of such an equation: values of the operands, then cotangents of the outputs."""
     equation, operand = e.data
     count = len(equation.invars)
-    operands, cts = _typed(equation, values[:count]), values[count:]
+    operands, cts = typed(equation, values[:count]), values[count:]
     with _compat.enable_x64(True), jax.default_device(engine.host()):
 
         def f(x: Any) -> Any:

@@ -37,7 +37,11 @@ def name(text: str) -> str:
     """
     base, ct = text.removesuffix("_ct"), text.endswith("_ct")
     base, primes = base.rstrip("'"), "′" * (len(base) - len(base.rstrip("'")))
-    found = re.fullmatch(r"([A-Za-z]+?)_?(\d+|[a-z]{1,6})?", base) if re.fullmatch(r"[A-Za-z]+(\d+|_[a-z]+)", base) else None
+    found = (
+        re.fullmatch(r"([A-Za-z]+?)_?(\d+|[a-z]{1,6})?", base)
+        if re.fullmatch(r"[A-Za-z]+(\d+|_[a-z]+)", base) and not base.startswith("next_")
+        else None
+    )
     letter, below = (found[1], found[2]) if found else (base, None)
     body = f"<mi>{escape(letter)}</mi>"
     if primes:
@@ -151,14 +155,13 @@ def _function(e: Expr, dims: Dims, args: list[str]) -> str:
     return f"<mrow><mi>{escape(word)}</mi>{_called(*args)}</mrow>"
 
 
-def _by_jax(e: Expr, dims: Dims, args: list[str]) -> str:
-    which = f"<mo>[</mo><mn>{e.data[1]}</mn><mo>]</mo>" if len(e.data[0].outvars) > 1 else ""
-    return f"<mrow><mtext>{escape(e.data[0].primitive.name)}</mtext>{_called(*args)}{which}</mrow>"
+def _equation(what: str, outputs: int, output: int, args: list[str]) -> str:
+    which = f"<mo>[</mo><mn>{output}</mn><mo>]</mo>" if outputs > 1 else ""
+    return f"<mrow><mtext>{escape(what)}</mtext>{_called(*args)}{which}</mrow>"
 
 
-def _pullback(e: Expr, dims: Dims, args: list[str]) -> str:
-    what = f"<mrow><mtext>{escape(e.data[0].primitive.name)}</mtext><mo>,</mo>{args[e.data[1]]}</mrow>"
-    return f"<mrow><msub><mi>vjp</mi>{what}</msub>{_called(*(args[k] for k in upstream(e)))}</mrow>"
+def _vjp(what: str, operand: str, cts: list[str]) -> str:
+    return f"<mrow><msub><mi>vjp</mi><mrow><mtext>{escape(what)}</mtext><mo>,</mo>{operand}</mrow></msub>{_called(*cts)}</mrow>"
 
 
 def _as_text(e: Expr, dims: Dims, args: list[str]) -> str:
@@ -196,6 +199,8 @@ OTHER: dict[str, Callable[[Expr, Dims, list[str]], str]] = {
     ),
     "slice": _as_text,
     "scattered": _as_text,
-    "jax": _by_jax,
-    "pullback": _pullback,
+    "jax": lambda e, dims, args: _equation(e.data[0].primitive.name, len(e.data[0].outvars), e.data[1], args),
+    "pullback": lambda e, dims, args: _vjp(e.data[0].primitive.name, args[e.data[1]], [args[k] for k in upstream(e)]),
+    "scan": lambda e, dims, args: _equation("scan", len(e.data[0].equation.outvars), e.data[1], args),
+    "scan_back": lambda e, dims, args: _vjp("scan", args[e.data[2]], args[-1:]),
 }

@@ -10,10 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import verify
 from verify._compat import source_line
 from verify.derive.expressions import SILENT, Expr, leaves, name, substitute
-from verify.derive.tape import Step, Tape
+from verify.derive.primitives import spread
+from verify.derive.tape import Loop, Step, Tape
 
 OWN = str(Path(verify.__file__).parent)
 
@@ -30,12 +33,7 @@ def finish(tape: Tape, outputs: int) -> Tape:
         text = finals.get(step.name) or _free(wanted.get(step.name, f"h{number}"), taken)
         taken.add(text)
         names[step.name] = name(text, step.value.shape)
-    renamed = [
-        replace(
-            step, name=names[step.name].data, value=substitute(step.value, names), body=step.body and _body(step.body, step.value, names)
-        )
-        for step in steps
-    ]
+    renamed = _renamed(steps, names)
     left_out = [
         (substitute(e, names), value)
         for e, value in tape.taken
@@ -44,24 +42,32 @@ def finish(tape: Tape, outputs: int) -> Tape:
     return Tape(tape.inputs, renamed, [name(text, shape) for text, shape in _shapes(renamed, finals)], left_out)
 
 
-def _body(tape: Tape, loop: Expr, outer: dict[str, Expr]) -> Tape:
-    """A scan's step: names of outside as they are there, x_t for a slice of x, next_c1 for what c1 becomes, out_t for what is stacked."""
-    carried = loop.data[0].params["num_carry"]
-    names = dict(outer)
+def _renamed(steps: list[Step], names: dict[str, Expr]) -> list[Step]:
+    """The steps, and the bodies of their loops (each once, though a loop may have several outputs)."""
+    for loop in dict.fromkeys(step.value.data[0] for step in steps if step.value.op == "scan"):
+        loop.body = _body(loop, names)
+    return [replace(step, name=names[step.name].data, value=substitute(step.value, names)) for step in steps]
+
+
+def _body(loop: Loop, outer: dict[str, Expr]) -> Tape:
+    """A scan's step: names of outside as they are there, x_t for a slice of x, next_c1 for what c1 becomes, out1_t for what is stacked."""
+    tape, names = loop.body, dict(outer)
     for e in tape.inputs:
-        if e.op == "name" and e.data.endswith("@t"):
-            whole = e.data.removesuffix("@t")
+        whole, slice_of, _ = e.data.partition("@t") if e.op == "name" else ("", "", "")
+        if slice_of:
             names[e.data] = name(f"{outer[whole].data if whole in outer else whole}_t", e.shape)
     wanted = _variables(tape)
-    taken = {e.data for e in outer.values()} | {e.data for e in names.values()} | {e.data for e in tape.inputs if e.op == "name"}
+    taken = {e.data for e in names.values()} | {e.data for e in tape.inputs if e.op == "name"}
     for number, step in enumerate(tape.steps, 1):
         text = _free(wanted.get(step.name, f"s{number}"), taken)
         taken.add(text)
         names[step.name] = name(text, step.value.shape)
-    steps = [replace(step, name=names[step.name].data, value=substitute(step.value, names)) for step in tape.steps]
-    for k, e in enumerate(tape.outputs):
-        steps.append(Step(f"next_c{k + 1}" if k < carried else f"out{k - carried + 1}_t", substitute(e, names), True))
-    return Tape([substitute(e, names) for e in tape.inputs], steps, [], [])
+    steps, outputs = _renamed(tape.steps, names), []
+    for k, (e, var) in enumerate(zip(tape.outputs, loop.equation.params["jaxpr"].out_avals, strict=True)):
+        text = f"next_c{k + 1}" if k < loop.carried else f"out{k - loop.carried + 1}_t"
+        steps.append(Step(text, substitute(spread(e, tuple(var.shape)), names), bool(np.issubdtype(var.dtype, np.floating))))
+        outputs.append(name(text, var.shape))
+    return Tape([substitute(e, names) for e in tape.inputs], steps, outputs)
 
 
 def _shapes(steps: list[Step], finals: dict[str, str]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -128,5 +134,9 @@ def _assignments(path: str) -> tuple[tuple[str, int, str], ...]:
         (f"{path}:{node.lineno}", line, node.targets[0].id)
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        for line in _lines(node) - {line for inner in ast.walk(node) if isinstance(inner, ast.Lambda) for line in _lines(inner)}
     )
+
+
+def _lines(node: Any) -> set[int]:
+    return {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}

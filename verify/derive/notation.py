@@ -144,7 +144,9 @@ def _bounds(e: Expr, shape: tuple[int, ...]) -> str:
 
 
 def upstream(e: Expr) -> list[int]:
-    """Which operands of a pullback by JAX are cotangents of its results: those that are not 0."""
+    """Which operands of the pullback of a loop, or of one by JAX, are cotangents of its results: those that are not 0."""
+    if e.op == "scan_back":
+        return [len(e.args) - 1]
     return [k for k in range(len(e.data[0].invars), len(e.args)) if e.args[k].op != "number"]
 
 
@@ -164,5 +166,7 @@ OTHER: dict[str, Callable[[Expr, Dims, list[str]], str]] = {
     "jax": lambda e, dims, args: (
         f"{e.data[0].primitive.name}({', '.join(args)})" + (f"[{e.data[1]}]" if len(e.data[0].outvars) > 1 else "")
     ),
+    "scan": lambda e, dims, args: f"scan({', '.join(args)})" + (f"[{e.data[1]}]" if len(e.data[0].equation.outvars) > 1 else ""),
+    "scan_back": lambda e, dims, args: f"vjp(scan, {args[e.data[2]]})({args[-1]})",
     "pullback": lambda e, dims, args: f"vjp({e.data[0].primitive.name}, {args[e.data[1]]})({', '.join(args[k] for k in upstream(e))})",
 }

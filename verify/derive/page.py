@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Sequence
+import itertools
 from importlib.resources import files
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from verify.derive import mathml, shapes, words
+from verify.derive import loops, mathml, shapes, words
 from verify.derive.candidates import Axes, Search, searches
 from verify.derive.derivation import Derivation
 from verify.derive.expressions import Expr
-from verify.derive.tape import Step
+from verify.derive.reverse import Term
+from verify.derive.tape import Loop, Step
 
 
 def render(d: Derivation, written: str, example: str) -> str:
@@ -51,22 +52,30 @@ def _row(target: str, sign: str, e: Expr, d: Derivation) -> Row:
 
 def _forward(number: int, step: Step, d: Derivation) -> dict[str, Any]:
     formula, told = _row(step.name, "=", step.value, d)
-    body = step.body if step.body is not None and step.value.data[1] == 0 else None
+    loop = words.loops_of(d.tape.steps).get(number)
     return {
         "number": number, "formula": formula, "shapes": told, "held": step.name in words.held(d),
-        "loop": words.loop(step, d.dims) if body else "", "body": [_row(s.name, "=", s.value, d) for s in body.steps] if body else [],
+        "loop": words.forward_loop(loop, d.dims) if loop else "", "body": [_row(s.name, "=", s.value, d) for s in loop.body.steps] if loop else [],
     }  # fmt: skip
 
 
-def _backward(d: Derivation) -> list[tuple[int, Markup, Sequence[Row]]]:
-    """(step, its equation, the cotangents that it hands down), in the order of the backward."""
-    found: list[tuple[int, Markup, list[Row]]] = []
-    for term in d.terms:
-        if not found or found[-1][0] != term.number:
-            found.append((term.number, _row(term.step.name, "=", term.step.value, d)[0], []))
-        sign, value = words.signed(term)
-        found[-1][2].append(_row(term.target, sign, value, d))
-    return found  # type: ignore[return-value]
+def _backward(d: Derivation) -> list[dict[str, Any]]:
+    """The steps in reverse, each with the cotangents that it hands down."""
+    found = []
+    told: list[Loop] = []
+    for number, group in itertools.groupby(d.terms, key=lambda term: term.number):
+        handed = list(group)
+        step = handed[0].step
+        loop = step.value.data[0] if step.value.op == "scan" and step.value.data[0] not in told else None
+        told += [loop] if loop else []
+        first = {"number": number, "formula": _row(step.name, "=", step.value, d)[0], "handed": [_handed(term, d) for term in handed]}
+        inner = [_handed(term, d) for term in loops.terms(loop)] if loop else []
+        found.append({**first, "loop": words.backward_loop(loop) if loop else "", "body": inner})
+    return found
+
+
+def _handed(term: Term, d: Derivation) -> Row:
+    return _row(term.target, *words.signed(term), d)
 
 
 @functools.cache

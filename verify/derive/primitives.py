@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from verify import _compat, engine, interpreter
@@ -18,6 +17,7 @@ from verify.derive.expressions import (
     compare,
     einsum,
     function,
+    is_key,
     is_number,
     mul,
     neg,
@@ -32,10 +32,6 @@ SIGNS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 ELEMENTWISE = (*FUNCTIONS, "erf", "add", "sub", "mul", "div", "neg", "power", "pow", "maximum", "minimum")
 RESHAPED = ("reshape", "squeeze", "transpose", "slice", "rev", "broadcast_in_dim", "copy")  # one number everywhere stays that
 LOWEST = np.finfo(np.float64).min
-
-
-def is_key(value: Any) -> bool:
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def compute(equation: Any, values: Sequence[Any]) -> list[Any]:
@@ -96,7 +92,7 @@ def spread(e: Expr, shape: tuple[int, ...]) -> Expr:
 
 def key(e: Expr) -> Any:
     """Equal for formulas that are written alike."""
-    data = id(e.data[1]) if e.op in ("constant", "given") else (id(e.data[0]), e.data[1]) if e.op == "jax" else e.data
+    data = id(e.data[1]) if e.op in ("constant", "given") else (id(e.data[0]), e.data[1]) if e.op in ("jax", "scan") else e.data
     return e.op, e.shape, data, tuple(map(key, e.args))
 
 

@@ -27,5 +27,5 @@ def of(shape: tuple[int, ...], dims: Dims) -> str:
 def _shapes(e: Expr) -> Iterator[tuple[int, ...]]:
     if e.op == "name":
         yield e.shape
-    for arg in [e.args[k] for k in upstream(e)] if e.op == "pullback" else e.args:
+    for arg in [e.args[k] for k in upstream(e)] if e.op in ("pullback", "scan_back") else e.args:
         yield from _shapes(arg)

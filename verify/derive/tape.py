@@ -6,7 +6,8 @@ shape along which axes it is repeated), arithmetic of constants, selects that ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax.extend import core
 
 from verify import _compat, interpreter
 from verify.derive import primitives
-from verify.derive.expressions import Expr, einsum, in_place, leaves, name, number, substitute
+from verify.derive.expressions import Expr, einsum, in_place, is_key, leaves, name, number, substitute
 
 INLINE = ("compare", "not", "and", "or")  # written where they are used
 CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
@@ -23,12 +24,11 @@ CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
 
 @dataclass(frozen=True)
 class Step:
-    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument; `body`: of a scan, the tape of one of its steps."""
+    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument."""
 
     name: str
     value: Expr
     moves: bool
-    body: Tape | None = None
 
 
 @dataclass
@@ -40,6 +40,28 @@ class Tape:
     outputs: list[Expr]
     taken: list[tuple[Expr, bool]] = field(default_factory=list)  # conditions of selects that were the same everywhere
     places: list[tuple[Any, Expr]] = field(default_factory=list)  # an equation of the user's function itself, and its result
+
+
+@dataclass(eq=False)
+class Loop:
+    """A scan: its equation, and the tape of one of its steps (inputs: constants, carries, slices; outputs: next carries, what is stacked)."""
+
+    equation: Any
+    body: Tape
+
+    @property
+    def fixed(self) -> int:
+        return self.equation.params["num_consts"]
+
+    @property
+    def carried(self) -> int:
+        return self.equation.params["num_carry"]
+
+    @property
+    def order(self) -> range:
+        """The steps as they are run."""
+        forward = range(self.equation.params["length"])
+        return forward[::-1] if self.equation.params["reverse"] else forward
 
 
 @dataclass
@@ -68,8 +90,9 @@ def tidied(tape: Tape) -> Tape:
 
 
 class _Builder:
-    def __init__(self, runs: int) -> None:
-        self.runs = runs
+    def __init__(self, runs: int, numbers: Iterator[int] | None = None, fold: bool = True) -> None:
+        self.runs, self.fold = runs, fold
+        self.numbers = numbers or itertools.count()
         self.steps: list[Step] = []
         self.taken: list[tuple[Expr, bool]] = []
         self.places: list[tuple[Any, Expr]] = []
@@ -81,7 +104,7 @@ class _Builder:
             env[var] = self.constant(value)
 
         def read(atom: Any) -> _Known:
-            return self.constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else env[atom]
+            return self.constant(np.asarray(atom.val, getattr(atom.aval, "dtype", None))) if isinstance(atom, core.Literal) else env[atom]
 
         for equation in jaxpr.jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
@@ -94,8 +117,8 @@ class _Builder:
         return [read(atom) for atom in jaxpr.jaxpr.outvars]
 
     def constant(self, value: Any) -> _Known:
-        array = np.asarray(value) if not primitives.is_key(value) else value
-        plain = not primitives.is_key(value) and array.dtype.kind in "fiub" and array.size and (array == array.flat[0]).all()
+        array = np.asarray(value) if not is_key(value) else value
+        plain = not is_key(value) and array.dtype.kind in "fiub" and array.size and (array == array.flat[0]).all()
         formula = number(array.flat[0].item()) if plain else Expr("constant", shape=tuple(np.shape(value)), data=("constant", array))
         long = [axis for axis, n in enumerate(formula.shape) if n > 1]
         if formula.op == "constant" and len(long) == 1 and array.dtype.kind in "iu" and (array.ravel() == np.arange(array.size)).all():
@@ -107,41 +130,45 @@ class _Builder:
         if not given:
             return [self.constant(value) for value in primitives.compute(equation, [o.values[0] for o in operands])]
         runs = [primitives.compute(equation, [o.values[k] for o in operands]) for k in range(self.runs)]
-        body = self.body(equation, operands) if equation.primitive.name == "scan" else None
+        looped = equation.primitive.name == "scan" and equation.params["length"] > 0 and moves
+        loop = Loop(equation, self.body(equation, operands)) if looped else None
         found = []
         for k, var in enumerate(equation.outvars):
             values = [run[k] for run in runs]
             floating = np.issubdtype(var.aval.dtype, np.floating)
             formula = self.same_branch(equation, operands) or primitives.formula(equation, [o.formula for o in operands], k)
-            if formula.op == "jax" and not (moves and floating):  # not differentiated: only its value counts
+            if loop is not None:
+                formula = Expr("scan", formula.args, formula.shape, (loop, k))
+            if formula.op in ("jax", "scan") and not (moves and floating) and self.fold:  # not differentiated: only its value counts
                 formula = Expr("given", shape=formula.shape, data=(equation.primitive.name, values[0]))
-            found.append(_Known(self.named(formula, moves and floating, body), values, True, moves and floating))
+            found.append(_Known(self.named(formula, moves and floating), values, True, moves and floating))
         return found
 
     def body(self, equation: Any, operands: list[_Known]) -> Tape:
-        """One step of a scan: on its first slice, with constants as they are called outside, carries c1, c2, ... and slices x_t of x."""
+        """One step of a scan: with constants as they are called outside, carries c1, c2, ... and slices x_t of x."""
         fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
-        first = -1 if equation.params["reverse"] else 0
-        known = []
-        for k, operand in enumerate(operands):
-            values, formula = operand.values, operand.formula
-            if k >= fixed + carried:
-                values, label = (
-                    [np.asarray(v)[first] for v in values],
-                    f"{formula.data}@t" if formula.op == "name" else f"x{k - fixed - carried + 1}_t",
-                )
-            else:
+        known: list[_Known] = []
+        for k, (operand, var) in enumerate(zip(operands, equation.params["jaxpr"].in_avals, strict=True)):
+            called = operand.formula.data if operand.formula.op == "name" else None
+            if k < fixed:
+                label = called or f"k{k + 1}"
+            elif k < fixed + carried:
                 label = f"c{k - fixed + 1}"
-            if k >= fixed:
-                formula = name(label, np.shape(values[0]))
-            known.append(_Known(formula, values, True, operand.moves or k >= fixed))
-        inner = _Builder(self.runs)
+            else:
+                label = f"{called}@t" if called else f"x{k - fixed - carried + 1}_t"
+            if any(label == other.formula.data for other in known):
+                label = f"{label}{k}"
+            values = [np.asarray(v)[0] if k >= fixed + carried else v for v in operand.values]  # a step is as good as any to trace it
+            constant = k < fixed and operand.formula.op == "number"
+            formula = operand.formula if constant else name(label, var.shape)
+            known.append(_Known(formula, values, not constant, bool(np.issubdtype(var.dtype, np.floating)) and not constant))
+        inner = _Builder(self.runs, self.numbers, fold=False)
         outputs = [out.formula for out in inner.run(_compat.closed(equation.params["jaxpr"]), known)]
         return tidied(Tape([k.formula for k in known], inner.steps, outputs, inner.taken, inner.places))
 
     def same_branch(self, equation: Any, operands: list[_Known]) -> Expr | None:
         """The branch that a select takes everywhere in all runs."""
-        if equation.primitive.name != "select_n":
+        if equation.primitive.name != "select_n" or (operands[0].given and not self.fold):
             return None
         taken = {np.asarray(v).flat[0].item() for v in operands[0].values if np.size(v)}
         if len(taken) != 1 or not all((np.asarray(v) == next(iter(taken))).all() for v in operands[0].values):
@@ -151,7 +178,7 @@ class _Builder:
         branch = operands[1 + int(next(iter(taken)))].formula
         return primitives.spread(branch, tuple(equation.outvars[0].aval.shape))
 
-    def named(self, formula: Expr, moves: bool, body: Tape | None = None) -> Expr:
+    def named(self, formula: Expr, moves: bool) -> Expr:
         """The formula if it is written in place, else the name of a step, of the same step if the formula was there before."""
         if in_place(formula) or formula.op in INLINE:
             return formula
@@ -159,7 +186,7 @@ class _Builder:
             return replace(formula, args=(self.named(formula.args[0], moves),))
         key = primitives.key(formula)
         if key not in self.seen:
-            self.steps.append(Step(f"%{len(self.steps)}", formula, moves, body))
+            self.steps.append(Step(f"%{next(self.numbers)}", formula, moves))
             self.seen[key] = name(self.steps[-1].name, formula.shape)
         return self.seen[key]
 
@@ -226,7 +253,8 @@ def _ordered_products(tape: Tape) -> None:
         if inner.op != "einsum" or outer.op != "transpose" or outer.args[0].op != "name":
             return None
         left, right, out = inner.data
-        return einsum(*inner.args, (left, right, tuple(out[axis] for axis in outer.data)))
+        a, b = inner.args
+        return einsum(a, b, (left, right, tuple(out[axis] for axis in outer.data)))
 
     _fuse(tape, merge)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from verify.derive import shapes, words
+from verify.derive import loops, shapes, words
 from verify.derive.candidates import Axes, Search, Sum, searches
 from verify.derive.derivation import Derivation
 from verify.derive.expressions import Expr
 from verify.derive.notation import write
+from verify.derive.reverse import Term
+from verify.derive.tape import Loop
 
 WIDTH, COLUMN = 80, 36
 HARD = "\N{NO-BREAK SPACE}"
@@ -59,24 +62,32 @@ def _inputs(d: Derivation) -> Iterator[str]:
 
 
 def _forward(d: Derivation) -> Iterator[str]:
-    held = words.held(d)
+    held, first = words.held(d), words.loops_of(d.tape.steps)
     for number, step in enumerate(d.tape.steps, 1):
         constant = "  (held constant)" if step.name in held else ""
         yield _line(f"  {number:>2} {step.name} = {write(step.value, d.dims)}{constant}", shapes.told(step.value, d.dims), 5)
-        if step.body is not None and step.value.data[1] == 0:
-            yield _prose(words.loop(step, d.dims), "     ")
-            for inner in step.body.steps:
-                yield _line(f"        {inner.name} = {write(inner.value, d.dims)}", shapes.told(inner.value, d.dims), 8)
+        if number in first:
+            yield _prose(words.forward_loop(first[number], d.dims), "     ")
+            for inner in first[number].body.steps:
+                yield _line(f"       {inner.name} = {write(inner.value, d.dims)}", shapes.told(inner.value, d.dims), 7)
 
 
 def _backward(d: Derivation) -> Iterator[str]:
-    last = 0
-    for term in d.terms:
-        if term.number != last:
-            last = term.number
-            yield f"  {term.number:>2} {term.step.name} = {write(term.step.value, d.dims)}"
-        sign, value = words.signed(term)
-        yield _line(f"       {term.target} {sign} {write(value, d.dims)}", shapes.told(value, d.dims), 7)
+    told: list[Loop] = []
+    for number, group in itertools.groupby(d.terms, key=lambda term: term.number):
+        handed = list(group)
+        yield f"  {number:>2} {handed[0].step.name} = {write(handed[0].step.value, d.dims)}"
+        yield from (_term(term, d, 7) for term in handed)
+        value = handed[0].step.value
+        if value.op == "scan" and value.data[0] not in told:
+            told.append(value.data[0])
+            yield _prose(words.backward_loop(value.data[0]), "     ")
+            yield from (_term(term, d, 7) for term in loops.terms(value.data[0]))
+
+
+def _term(term: Term, d: Derivation, indent: int) -> str:
+    sign, value = words.signed(term)
+    return _line(f"{' ' * indent}{term.target} {sign} {write(value, d.dims)}", shapes.told(value, d.dims), indent)
 
 
 def _together(d: Derivation) -> list[str]:
@@ -99,7 +110,7 @@ def _searched(s: Search | Sum | Axes) -> Iterable[str]:
 def _search(s: Search) -> Iterator[str]:
     yield _prose(words.asked(s))
     width = max(len(c.formula) for c in s.candidates)
-    lines = [(f"    {c.formula:<{width}}  {''.join(c.shapes)}", c.reason or "fits") for c in s.candidates]
+    lines = [(f"   {c.formula:<{width}}  {''.join(c.shapes)}", c.reason or "fits") for c in s.candidates]
     wide = any(len(line) + 2 + len(reason) > WIDTH for line, reason in lines)
     yield from (f"{line}  {reason.removeprefix('inner sizes ') if wide else reason}" for line, reason in lines)
     yield _prose(words.answered(s))

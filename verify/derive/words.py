@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from verify.derive.candidates import Axes, Search, Sum
-from verify.derive.derivation import Comparison, Derivation, Term
+from verify.derive.derivation import Comparison, Derivation
 from verify.derive.example import Dims
 from verify.derive.expressions import Expr
 from verify.derive.notation import write
-from verify.derive.tape import Step
+from verify.derive.reverse import Term
+from verify.derive.tape import Loop, Step
 
 FORWARD = "Forward: one step a line, with the shapes of its factors"
 BACKWARD = "Backward: the steps in reverse"
@@ -54,11 +57,40 @@ def notes(d: Derivation) -> list[str]:
     return found
 
 
-def loop(step: Step, dims: Dims) -> str:
+def forward_loop(loop: Loop, dims: Dims) -> str:
     """What a scan does."""
-    turns = dims.of(step.value.data[0].params["length"])
-    backwards = ", last first" if step.value.data[0].params["reverse"] else ""
-    return f"{turns} times{backwards}, c1 being what is carried (next_c1 afterwards), x_t a slice of x, out_t what is stacked:"
+    first = ", the last first" if loop.equation.params["reverse"] else ""
+    parts = []
+    if loop.carried:
+        parts.append(
+            "c1 is carried, and is next_c1 in the step after"
+            if loop.carried == 1
+            else "c1, c2, ... are carried, and are next_c1, ... in the step after"
+        )
+    if len(loop.body.inputs) > loop.fixed + loop.carried:
+        parts.append("x_t is a slice of x")
+    if len(loop.body.outputs) > loop.carried:
+        parts.append("out1_t is stacked")
+    return f"{dims.of(len(loop.order))} steps{first}; {', '.join(parts)}:"
+
+
+def backward_loop(loop: Loop) -> str:
+    """What its pullback does."""
+    parts = []
+    if loop.carried:
+        parts.append("next_c1_ct is c1_ct of the step after (in the last, the output's or 0)")
+    if len(loop.body.outputs) > loop.carried:
+        parts.append("out1_t_ct is a slice of the output's")
+    return f"vjp(scan, ...): the same steps in reverse, from their values; {', '.join(parts)}; what a constant gets adds up over the steps:"
+
+
+def loops_of(steps: Sequence[Step]) -> dict[int, Loop]:
+    """Number of a step -> its loop, where that comes for the first time."""
+    found: dict[int, Loop] = {}
+    for number, step in enumerate(steps, 1):
+        if step.value.op == "scan" and step.value.data[0] not in found.values():
+            found[number] = step.value.data[0]
+    return found
 
 
 def asked(s: Search) -> str:

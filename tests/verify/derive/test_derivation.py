@@ -70,6 +70,25 @@ def test_layer_norm_has_its_means_and_its_sums():
         assert line in found
 
 
+def test_a_scan_is_backpropagation_through_time():
+    def rnn(x: Float[Array, "T b d"], w: Float[Array, "d h"], u: Float[Array, "h h"], h0: Float[Array, "b h"]):
+        def step(h, x_t):
+            h = jnp.tanh(x_t @ w + h @ u)
+            return h, h
+
+        return jax.lax.scan(step, h0, x)[1]
+
+    found = lines(derive(Spec(name="rnn", fn=rnn)))
+    for line in (
+        "h_ct = out1_t_ct (b, h)",
+        "h_ct += next_c1_ct (b, h)",
+        "c1_ct = s2_ct @ u^T (b, h)(h, h) -> (b, h)",
+        "w_ct = x_t^T @ s1_ct (d, b)(b, h) -> (d, h)",
+        "w_ct = vjp(scan, w)(y_ct) (T, b, h) -> (d, h)",
+    ):
+        assert line in found
+
+
 def test_a_step_has_the_name_of_the_users_variable():
     def f(x: Float[Array, "n m"], y: Float[Array, "m"]):
         shifted = x - y
@@ -152,6 +171,7 @@ OTHER = {
     "flip": (lambda x: x[::-1] * x, {"x": N}),
     "cumsum": (lambda x: jnp.cumsum(x, 1) + jax.lax.cumsum(x, 0, reverse=True), {"x": NM}),
     "jax": (lambda x: jnp.sort(x, 1), {"x": NM}),
+    "scan": (lambda x, h: jax.lax.scan(lambda c, r: (jnp.tanh(c + r), c * r), h, x), {"x": NM, "h": Arg(dims="m")}),
 }
 MORE = {
     "a form of a result": (lambda x: (x**2)[:, None], {"x": N}),
@@ -163,7 +183,12 @@ MORE = {
     "same name twice": (lambda x, y: jnp.einsum("nij,njk->nik", x, y), {"x": Arg(dims="n m m"), "y": Arg(dims="n m m")}),
     "an output used twice": (lambda x: (x**2, jnp.sin(x**2), x), {"x": N}),
     "an argument not used": (lambda x, y: 2 * x, {"x": N, "y": N}),
-    "a scan": (lambda x, h: jax.lax.scan(lambda c, r: (jnp.tanh(c + r), c * r), h, x), {"x": NM, "h": Arg(dims="m")}),
+    "a scan in reverse": (lambda x: jax.lax.scan(lambda c, r: (c + r.sum(), c * r), 0.0, x, reverse=True)[1], {"x": NM}),
+    "a scan in a scan": (
+        lambda x, w: jax.lax.scan(lambda c, row: (jax.lax.scan(lambda a, r: (a * r + w.sum(), None), c, row)[0], c), 1.0, x)[0],
+        {"x": NM, "w": Arg(dims="k")},
+    ),
+    "a loop that counts": (lambda x: jax.lax.fori_loop(0, 5, lambda i, c: jnp.where(i % 2 == 0, c * x[i], jnp.sin(c)), x), {"x": N}),
     "a checkpoint": (jax.checkpoint(lambda x: jnp.sin(x) * x), {"x": N}),
     "a custom rule": (jax.nn.relu, {"x": N}),
     "indices": (lambda x, i: jnp.tanh(x[i]), {"x": NM, "i": Arg(dims="k", dtype="int32", low=0, high=2)}),
