@@ -71,7 +71,13 @@ def _explain_spec(spec: Spec, html: bool) -> Explained:
         if html:
             raise
         derived, reason = None, f"Derivation from shapes\n  none: {error}"
-    parts = [f"{spec.name}\n{'=' * len(spec.name)}", worked, _wrapped(written), transcript.render(derived) if derived else reason, _wrapped(_claims(spec))]
+    parts = [
+        f"{spec.name}\n{'=' * len(spec.name)}",
+        worked,
+        _wrapped(written),
+        transcript.render(derived) if derived else reason,
+        _wrapped(_claims(spec)),
+    ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     if not derived:
         return Explained(text)
@@ -212,14 +218,18 @@ def _matrix(label: str, value: np.ndarray) -> str:
         first = (0,) * (value.ndim - 2)
         label, value = f"{label} at [{', '.join(map(str, first))}]", value[first]
     rounded = np.round(np.asarray(value, np.float64), 5) + 0.0
-    text = np.array2string(rounded, separator=", ", precision=5, suppress_small=True, threshold=40, edgeitems=2, max_line_width=max(WIDTH - len(label) - 1, 30))
+    text = np.array2string(
+        rounded, separator=", ", precision=5, suppress_small=True, threshold=40, edgeitems=2, max_line_width=max(WIDTH - len(label) - 1, 30)
+    )
     return f"{label} " + text.replace("\n", "\n" + " " * (len(label) + 1))
 
 
 def _wrapped(text: str) -> str:
     """Lines that are too long go on below, a little more to the right."""
     return "\n".join(
-        textwrap.fill(line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4), break_long_words=False, break_on_hyphens=False)
+        textwrap.fill(
+            line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4), break_long_words=False, break_on_hyphens=False
+        )
         if len(line) > WIDTH
         else line
         for line in text.split("\n")

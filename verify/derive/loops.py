@@ -15,11 +15,7 @@ from verify.derive.tape import Loop
 
 def terms(loop: Loop) -> list[Term]:
     """One step backward, from the cotangents of next_c1, ... and out1_t, ... to those of the step's inputs."""
-    floats = [
-        e.data
-        for e, var in zip(loop.body.inputs, loop.equation.params["jaxpr"].in_avals, strict=True)
-        if e.op == "name" and var.dtype == float
-    ]
+    floats = [e.data for e, var in zip(loop.body.inputs, loop.avals[0], strict=True) if e.op == "name" and var.dtype == float]
     return backward(loop.body, floats)
 
 

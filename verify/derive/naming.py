@@ -63,7 +63,7 @@ def _body(loop: Loop, outer: dict[str, Expr]) -> Tape:
         taken.add(text)
         names[step.name] = name(text, step.value.shape)
     steps, outputs = _renamed(tape.steps, names), []
-    for k, (e, var) in enumerate(zip(tape.outputs, loop.equation.params["jaxpr"].out_avals, strict=True)):
+    for k, (e, var) in enumerate(zip(tape.outputs, loop.avals[1], strict=True)):
         text = f"next_c{k + 1}" if k < loop.carried else f"out{k - loop.carried + 1}_t"
         steps.append(Step(text, substitute(spread(e, tuple(var.shape)), names), bool(np.issubdtype(var.dtype, np.floating))))
         outputs.append(name(text, var.shape))

@@ -18,7 +18,7 @@ from verify import _compat, interpreter
 from verify.derive import primitives
 from verify.derive.expressions import Expr, einsum, in_place, is_key, leaves, name, number, substitute
 
-INLINE = ("compare", "not", "and", "or")  # written where they are used
+INLINE = ("compare", "not")  # written where they are used
 CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
 
 
@@ -51,11 +51,17 @@ class Loop:
 
     @property
     def fixed(self) -> int:
-        return self.equation.params["num_consts"]
+        return _compat.scan_parts(self.equation.params)[0]
 
     @property
     def carried(self) -> int:
-        return self.equation.params["num_carry"]
+        return _compat.scan_parts(self.equation.params)[1]
+
+    @property
+    def avals(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Shapes and dtypes of a step's inputs and outputs."""
+        jaxpr = _compat.closed(self.equation.params["jaxpr"])
+        return jaxpr.in_avals, jaxpr.out_avals
 
     @property
     def order(self) -> range:
@@ -146,9 +152,9 @@ class _Builder:
 
     def body(self, equation: Any, operands: list[_Known]) -> Tape:
         """One step of a scan: with constants as they are called outside, carries c1, c2, ... and slices x_t of x."""
-        fixed, carried = equation.params["num_consts"], equation.params["num_carry"]
+        fixed, carried = _compat.scan_parts(equation.params)
         known: list[_Known] = []
-        for k, (operand, var) in enumerate(zip(operands, equation.params["jaxpr"].in_avals, strict=True)):
+        for k, (operand, var) in enumerate(zip(operands, _compat.closed(equation.params["jaxpr"]).in_avals, strict=True)):
             called = operand.formula.data if operand.formula.op == "name" else None
             if k < fixed:
                 label = called or f"k{k + 1}"
