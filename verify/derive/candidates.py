@@ -10,9 +10,10 @@ import numpy as np
 
 from verify.derive.derivation import Derivation, compare
 from verify.derive.example import Dims
-from verify.derive.expressions import Expr, evaluate, name, substitute
+from verify.derive.expressions import Expr, name, substitute
 from verify.derive.notation import matrices, summed_axes, write
 from verify.derive.reverse import Term
+from verify.derive.values import evaluate
 
 SQUARE = 4
 

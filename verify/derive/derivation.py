@@ -14,9 +14,11 @@ from verify._compat import enable_x64
 from verify.cases import Case
 from verify.derive import example, naming, notation
 from verify.derive.example import Dims
-from verify.derive.expressions import Expr, add, evaluate, leaves, name, substitute
+from verify.derive.expressions import Expr, add, leaves, name, substitute
 from verify.derive.reverse import Term, backward, run
-from verify.derive.tape import Tape, record
+from verify.derive.steps import Tape
+from verify.derive.tape import record
+from verify.derive.values import evaluate
 from verify.spec import Spec, SpecError
 from verify.tolerance import EPS, FLOOR_ULPS, RELATIVE_64
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from verify.derive.expressions import VALUE, Expr, evaluate, typed
+from verify.derive.expressions import Expr
 from verify.derive.pullbacks import PULLBACKS
 from verify.derive.reverse import Term, backward, run
-from verify.derive.tape import Loop
+from verify.derive.steps import Loop
+from verify.derive.values import VALUE, evaluate, typed
 
 
 def terms(loop: Loop) -> list[Term]:

@@ -16,7 +16,7 @@ import verify
 from verify._compat import source_line
 from verify.derive.expressions import SILENT, Expr, leaves, name, substitute
 from verify.derive.primitives import spread
-from verify.derive.tape import Loop, Step, Tape
+from verify.derive.steps import Loop, Step, Tape
 
 OWN = str(Path(verify.__file__).parent)
 

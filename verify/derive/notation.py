@@ -7,7 +7,8 @@ import string
 from collections.abc import Callable
 
 from verify.derive.example import Dims
-from verify.derive.expressions import FUNCTIONS, SILENT, Expr
+from verify.derive.expressions import SILENT, Expr
+from verify.derive.values import FUNCTIONS
 
 LOGIC, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
 INFIX = {"add": (" + ", SUM, SUM), "sub": (" - ", SUM, PRODUCT), "mul": (" * ", PRODUCT, PRODUCT), "div": (" / ", PRODUCT, SIGN)}

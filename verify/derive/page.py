@@ -17,7 +17,7 @@ from verify.derive.candidates import Axes, Search, searches
 from verify.derive.derivation import Derivation
 from verify.derive.expressions import Expr
 from verify.derive.reverse import Term
-from verify.derive.tape import Loop, Step
+from verify.derive.steps import Loop, Step
 
 
 def render(d: Derivation, written: str, example: str) -> str:

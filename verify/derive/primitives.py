@@ -10,23 +10,8 @@ import jax
 import numpy as np
 
 from verify import _compat, engine, interpreter
-from verify.derive.expressions import (
-    FUNCTIONS,
-    Expr,
-    add,
-    compare,
-    einsum,
-    function,
-    is_key,
-    is_number,
-    mul,
-    neg,
-    over,
-    power,
-    sub,
-    view,
-    where,
-)  # fmt: skip
+from verify.derive.expressions import Expr, add, compare, einsum, function, is_number, mul, neg, over, power, sub, view, where
+from verify.derive.values import FUNCTIONS, is_key
 
 SIGNS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 ELEMENTWISE = (*FUNCTIONS, "erf", "add", "sub", "mul", "div", "neg", "power", "pow", "maximum", "minimum")

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verify.derive.expressions import Expr, evaluate, name
+from verify.derive.expressions import Expr, name
 from verify.derive.pullbacks import pull
-from verify.derive.tape import Step, Tape
+from verify.derive.steps import Step, Tape
+from verify.derive.values import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ shape along which axes it is repeated), arithmetic of constants, selects that ta
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,58 +16,13 @@ from jax.extend import core
 
 from verify import _compat, interpreter
 from verify.derive import primitives
-from verify.derive.expressions import Expr, einsum, in_place, is_key, leaves, name, number, substitute
+from verify.derive.expressions import Expr, in_place, name, number
+from verify.derive.steps import Loop, Step, Tape
+from verify.derive.tidy import tidied
+from verify.derive.values import is_key
 
 INLINE = ("compare", "not")  # written where they are used
 CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One equation, `name = value`. `moves`: whether it depends on a differentiable argument."""
-
-    name: str
-    value: Expr
-    moves: bool
-
-
-@dataclass
-class Tape:
-    """The steps to `outputs` (names of steps or of arguments), and what was left out."""
-
-    inputs: list[Expr]
-    steps: list[Step]
-    outputs: list[Expr]
-    taken: list[tuple[Expr, bool]] = field(default_factory=list)  # conditions of selects that were the same everywhere
-    places: list[tuple[Any, Expr]] = field(default_factory=list)  # an equation of the user's function itself, and its result
-
-
-@dataclass(eq=False)
-class Loop:
-    """A scan: its equation, and the tape of one of its steps (inputs: constants, carries, slices; outputs: next carries, what is stacked)."""
-
-    equation: Any
-    body: Tape
-
-    @property
-    def fixed(self) -> int:
-        return _compat.scan_parts(self.equation.params)[0]
-
-    @property
-    def carried(self) -> int:
-        return _compat.scan_parts(self.equation.params)[1]
-
-    @property
-    def avals(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Shapes and dtypes of a step's inputs and outputs."""
-        jaxpr = _compat.closed(self.equation.params["jaxpr"])
-        return jaxpr.in_avals, jaxpr.out_avals
-
-    @property
-    def order(self) -> range:
-        """The steps as they are run."""
-        forward = range(self.equation.params["length"])
-        return forward[::-1] if self.equation.params["reverse"] else forward
 
 
 @dataclass
@@ -86,13 +41,6 @@ def record(jaxpr: Any, inputs: Sequence[Expr], runs: Sequence[Sequence[Any]], mo
     known = [_Known(e, list(values), True, k < moving) for k, (e, values) in enumerate(zip(inputs, zip(*runs, strict=True), strict=True))]
     outputs = [known.formula for known in builder.run(_compat.closed(jaxpr), known)]
     return tidied(Tape(list(inputs), builder.steps, outputs, builder.taken, builder.places))
-
-
-def tidied(tape: Tape) -> Tape:
-    """The tape with only what its outputs need, in fewer steps."""
-    for tidy in (_needed, _means, _ordered_products, _views_last, _needed):
-        tidy(tape)
-    return tape
 
 
 class _Builder:
@@ -201,85 +149,3 @@ def _inner(equation: Any) -> Any:
     if equation.primitive.name not in CALLS:
         return None
     return next((equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params), None)
-
-
-def _uses(tape: Tape) -> dict[str, list[Step | None]]:
-    """Name -> the steps that use it, once for each place; None for an output."""
-    uses: dict[str, list[Step | None]] = {}
-    for step in tape.steps:
-        for leaf in leaves(step.value):
-            uses.setdefault(leaf.data, []).append(step)
-    for e in tape.outputs:
-        for leaf in leaves(e):
-            uses.setdefault(leaf.data, []).append(None)
-    return uses
-
-
-def _needed(tape: Tape) -> None:
-    """Only what an output needs."""
-    wanted = {leaf.data for e in tape.outputs for leaf in leaves(e)}
-    kept = []
-    for step in reversed(tape.steps):
-        if step.name in wanted:
-            kept.append(step)
-            wanted |= {leaf.data for leaf in leaves(step.value)}
-    tape.steps = kept[::-1]
-
-
-def _fuse(tape: Tape, merge: Callable[[Expr, Expr], Expr | None]) -> None:
-    """Where a step's only use is by another, `merge(its value, the other's value)` may make one of both."""
-    uses, by_name, gone = _uses(tape), {step.name: step for step in tape.steps}, set()
-    for position, step in enumerate(tape.steps):
-        for used in dict.fromkeys(leaf.data for leaf in leaves(step.value)):
-            if used in by_name and len(uses[used]) == 1 and (merged := merge(by_name[used].value, step.value)):
-                tape.steps[position] = by_name[step.name] = replace(step, value=merged)
-                gone.add(used)
-    tape.steps = [step for step in tape.steps if step.name not in gone]
-
-
-def _means(tape: Tape) -> None:
-    """A sum divided by the number of what is summed."""
-
-    def merge(inner: Expr, outer: Expr) -> Expr | None:
-        if inner.op != "sum" or outer.op != "div" or outer.args[1].op != "number":
-            return None
-        count = int(np.prod([inner.args[0].shape[axis] for axis in inner.data]))
-        if outer.args[1].data != count or next(leaves(outer.args[0])).shape != inner.shape:
-            return None
-        mean = replace(inner, op="mean")
-        return substitute(outer.args[0], {next(leaves(outer)).data: mean})
-
-    _fuse(tape, merge)
-
-
-def _ordered_products(tape: Tape) -> None:
-    """A transposed product is a product with its result's axes in another order."""
-
-    def merge(inner: Expr, outer: Expr) -> Expr | None:
-        if inner.op != "einsum" or outer.op != "transpose" or outer.args[0].op != "name":
-            return None
-        left, right, out = inner.data
-        a, b = inner.args
-        return einsum(a, b, (left, right, tuple(out[axis] for axis in outer.data)))
-
-    _fuse(tape, merge)
-
-
-def _views_last(tape: Tape) -> None:
-    """A step that computes another form of a result computes the result; the form goes to where it is used."""
-    by: dict[str, Expr] = {}
-    steps = []
-    for step in tape.steps:
-        value = substitute(step.value, by)
-        inner = value
-        while inner.op == "view":
-            inner = inner.args[0]
-        steps.append(replace(step, value=inner))
-        if inner is not value:
-            by[step.name] = _rewrapped(value, inner, name(step.name, inner.shape))
-    tape.steps = steps
-    tape.outputs = [substitute(e, by) for e in tape.outputs]
-
-
-def _rewrapped(value: Expr, inner: Expr, fresh: Expr) -> Expr:
-    return fresh if value is inner else replace(value, args=(_rewrapped(value.args[0], inner, fresh),))

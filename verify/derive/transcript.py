@@ -13,7 +13,7 @@ from verify.derive.derivation import Derivation
 from verify.derive.expressions import Expr
 from verify.derive.notation import write
 from verify.derive.reverse import Term
-from verify.derive.tape import Loop
+from verify.derive.steps import Loop
 
 WIDTH, COLUMN = 80, 36
 HARD = "\N{NO-BREAK SPACE}"

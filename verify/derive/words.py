@@ -10,7 +10,7 @@ from verify.derive.example import Dims
 from verify.derive.expressions import Expr
 from verify.derive.notation import write
 from verify.derive.reverse import Term
-from verify.derive.tape import Loop, Step
+from verify.derive.steps import Loop, Step
 
 FORWARD = "Forward: one step a line, with the shapes of its factors"
 BACKWARD = "Backward: the steps in reverse"

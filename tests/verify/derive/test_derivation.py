@@ -15,8 +15,9 @@ from verify.cli import main
 from verify.derive import page, pullbacks, transcript, words
 from verify.derive.derivation import derive
 from verify.derive.example import Dims
-from verify.derive.expressions import Expr, add, div, evaluate, mul, name, neg, number, over, power, sub, view
+from verify.derive.expressions import Expr, add, div, mul, name, neg, number, over, power, sub, view
 from verify.derive.notation import write
+from verify.derive.values import evaluate
 from verify.registry import installed
 
 N, NM, NMK = Arg(dims="n"), Arg(dims="n m"), Arg(dims="n m k")
