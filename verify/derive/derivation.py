@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from verify import engine, programs
+from verify import _compat, engine, programs
 from verify._compat import enable_x64
 from verify.cases import Case
 from verify.derive import example, naming, notation
@@ -54,6 +54,7 @@ class Derivation:
     env: Mapping[str, Any]
     moving: tuple[str, ...]
     comparisons: list[Comparison]
+    precision: str
 
     @property
     def agrees(self) -> bool:
@@ -84,10 +85,11 @@ def derive(spec: Spec) -> Derivation:
         truth = engine.exact(programs.core(traced), diff, rest, cts)(diff, rest, cts)
     except programs.StageError as error:
         raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
+    precision = _precision(spec, jaxpr)
     inputs = [name(text, np.shape(value)) for text, value in zip([*call.names, *rest_names(case, call)], runs[0], strict=True)]
     with np.errstate(all="ignore"):
         tape = naming.finish(record(jaxpr, inputs, runs, count), len(shapes))
-        return _run(spec, case, dims, tape, call.names, runs[0], cts, truth)
+        return _run(spec, case, dims, tape, call.names, runs[0], cts, truth, precision)
 
 
 def rest_names(case: Case, call: programs.Call) -> list[str]:
@@ -97,7 +99,8 @@ def rest_names(case: Case, call: programs.Call) -> list[str]:
 
 
 def _run(
-    spec: Spec, case: Case, dims: Dims, tape: Tape, moving: tuple[str, ...], values: Sequence[Any], cts: Sequence[Any], truth: Mapping[str, Any]
+    spec: Spec, case: Case, dims: Dims, tape: Tape, moving: tuple[str, ...], values: Sequence[Any], cts: Sequence[Any], truth: Mapping[str, Any],
+    precision: str,
 ) -> Derivation:  # fmt: skip
     """Forward, then backward, each formula as it is shown."""
     env: dict[str, Any] = {e.data: value for e, value in zip(tape.inputs, values, strict=True)}
@@ -112,25 +115,36 @@ def _run(
         sums[term.target] = term.value if term.target not in sums else add(sums[term.target], term.value)
     finals, definitions = _together({f"{v}_ct": sums.get(f"{v}_ct") for v in moving}, sums, seeds, dims)
     size = max((float(np.max(np.abs(ct), initial=0.0)) for ct in cts), default=0.0)
-    comparisons = [compare(y.data, "reference", env[y.data], truth["reference_out"][k], size) for k, y in enumerate(tape.outputs)]
+    comparisons = [
+        compare(y.data, "reference", env[y.data], truth["reference_out"][k], size, precision) for k, y in enumerate(tape.outputs)
+    ]
     for k, v in enumerate(moving):
         for against, found in (("rule", truth["rule"][k]), ("jax.grad", truth["reference"][k])):
-            comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size))
+            comparisons.append(compare(f"{v}_ct", against, env.get(f"{v}_ct", np.zeros(np.shape(found))), found, size, precision))
         if f"{v}_ct" in finals:  # the formula in one piece
             comparisons.append(compare(f"{v}_ct", "one piece", _whole(finals[f"{v}_ct"], definitions, env, seeds), env[f"{v}_ct"], size))
     return Derivation(
-        spec=spec, case=case, dims=dims, tape=tape, terms=terms, finals=finals, definitions=definitions, env=env, moving=moving, comparisons=comparisons
+        spec=spec, case=case, dims=dims, tape=tape, terms=terms, finals=finals, definitions=definitions, env=env, moving=moving, comparisons=comparisons, precision=precision
     )  # fmt: skip
 
 
-def compare(of: str, against: str, value: Any, want: Any, size: float) -> Comparison:
+def _precision(spec: Spec, jaxpr: Any) -> str:
+    """float64, or float32 where the reference goes through it. Raises SpecError where it goes through 16 bits: nothing could be compared."""
+    dtypes = {str(var.aval.dtype) for equation in _compat.walk(jaxpr) for var in equation.outvars}
+    if low := sorted(dtypes & {"bfloat16", "float16"}):
+        raise SpecError(f"{spec.name}: the reference rounds to {low[0]} on the way, so a derivation in float64 cannot be compared with it")
+    return "float32" if "float32" in dtypes else "float64"
+
+
+def compare(of: str, against: str, value: Any, want: Any, size: float, precision: str = "float64") -> Comparison:
     """`size` is that of the upstream cotangent: a gradient that is 0 by cancellation leaves some ulps of it."""
     want = np.asarray(want)
     with np.errstate(all="ignore"):
         difference = np.where(np.asarray(value) == want, 0.0, np.abs(value - want))  # equal infinities differ by nothing
     error = float(np.max(difference, initial=0.0)) if np.shape(value) == want.shape else np.inf
     largest = float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0))
-    limit = RELATIVE_64 * largest + FLOOR_ULPS * EPS["float64"] * size
+    relative = RELATIVE_64 if precision == "float64" else FLOOR_ULPS * EPS[precision]
+    limit = relative * largest + FLOOR_ULPS * EPS[precision] * size
     return Comparison(of=of, against=against, error=np.inf if np.isnan(error) else error, limit=limit)
 
 

@@ -37,11 +37,13 @@ def formula(equation: Any, args: list[Expr], output: int) -> Expr:
         return args[0]
     if what == "convert_element_type":
         found = _converted(equation, args[0])
+    elif not _plain(equation):
+        found = None
     elif what in FUNCTIONS or what == "erf":
         found = function(what, args[0])
     elif what in SIGNS:
         found = compare(SIGNS[what], *args)
-    elif what in RULES and _plain(equation):
+    elif what in RULES:
         found = RULES[what](equation.params, *args)
     if found is None:
         return Expr("jax", tuple(args), shape, (equation, output))

@@ -129,7 +129,7 @@ def _by_jax(e: Expr, y: Expr, ct: Expr) -> Cotangents:
     equation, output = e.data
     cts = [ct if k == output else number(0) for k in range(len(equation.outvars))]
     return [
-        Expr("pullback", (*e.args, *cts), arg.shape, (equation, k)) if np.issubdtype(var.aval.dtype, np.floating) else None
+        Expr("pullback", (*e.args, *cts), arg.shape, (equation, k)) if np.issubdtype(var.aval.dtype, np.inexact) else None
         for k, (arg, var) in enumerate(zip(e.args, equation.invars, strict=True))
     ]
 

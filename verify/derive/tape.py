@@ -16,7 +16,7 @@ from jax.extend import core
 
 from verify import _compat, interpreter
 from verify.derive import primitives
-from verify.derive.expressions import Expr, in_place, name, number
+from verify.derive.expressions import Expr, in_place, name, number, view
 from verify.derive.steps import Loop, Step, Tape
 from verify.derive.tidy import tidied
 from verify.derive.values import is_key
@@ -39,7 +39,10 @@ def record(jaxpr: Any, inputs: Sequence[Expr], runs: Sequence[Sequence[Any]], mo
     """The tape of a jaxpr. `runs` are several values of all inputs, of which the first `moving` are differentiated."""
     builder = _Builder(len(runs))
     known = [_Known(e, list(values), True, k < moving) for k, (e, values) in enumerate(zip(inputs, zip(*runs, strict=True), strict=True))]
-    outputs = [known.formula for known in builder.run(_compat.closed(jaxpr), known)]
+    outputs = [
+        view(out.formula, np.shape(out.values[0]), ()) if out.formula.op == "number" and np.ndim(out.values[0]) else out.formula
+        for out in builder.run(_compat.closed(jaxpr), known)
+    ]
     return tidied(Tape(list(inputs), builder.steps, outputs, builder.taken, builder.places))
 
 
@@ -89,7 +92,7 @@ class _Builder:
         found = []
         for k, var in enumerate(equation.outvars):
             values = [run[k] for run in runs]
-            floating = np.issubdtype(var.aval.dtype, np.floating)
+            floating = np.issubdtype(var.aval.dtype, np.inexact)
             formula = self.same_branch(equation, operands) or primitives.formula(equation, [o.formula for o in operands], k)
             if loop is not None:
                 formula = Expr("scan", formula.args, formula.shape, (loop, k))

@@ -85,19 +85,23 @@ def _pullback_by_jax(e: Expr, *values: Any) -> Any:
     equation, operand = e.data
     count = len(equation.invars)
     operands, cts = typed(equation, values[:count]), values[count:]
+    flows = [k for k, var in enumerate(equation.invars) if np.issubdtype(var.aval.dtype, np.inexact)]
     with _compat.enable_x64(True), jax.default_device(engine.host()):
 
-        def f(x: Any) -> Any:
-            return _compat.bind(equation, [*operands[:operand], x, *operands[operand + 1 :]], equation.params)
+        def f(*differentiated: Any) -> Any:
+            given = list(operands)
+            for k, value in zip(flows, differentiated, strict=True):
+                given[k] = value
+            return _compat.bind(equation, given, equation.params)
 
-        out, pullback = jax.vjp(f, operands[operand])
+        out, pullback = jax.vjp(f, *(operands[k] for k in flows))
         seeds = [
             jax.numpy.broadcast_to(ct, o.shape).astype(o.dtype)
-            if jax.numpy.issubdtype(o.dtype, np.floating)
+            if jax.numpy.issubdtype(o.dtype, np.inexact)
             else np.zeros(o.shape, jax.dtypes.float0)
             for ct, o in zip(cts, out, strict=True)
         ]
-        return np.asarray(pullback(seeds)[0])
+        return np.asarray(pullback(seeds)[flows.index(operand)])
 
 
 FUNCTIONS = {

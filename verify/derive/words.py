@@ -133,7 +133,8 @@ def summed(s: Sum) -> str:
 def verdict(d: Derivation) -> str:
     wrong = [c for c in d.comparisons if not c.agrees]
     if not wrong:
-        return "The formulas shown here, run in float64 by NumPy, agree with the rule and with JAX's autodiff."
+        within = "" if d.precision == "float64" else f", within the precision of {d.precision}, which the reference goes through"
+        return f"The formulas shown here, run in float64 by NumPy, agree with the rule and with JAX's autodiff{within}."
     own = [c for c in wrong if c.against != "rule"]
     if own:
         return "THE FORMULAS SHOWN HERE DIFFER from JAX's autodiff of the reference: they are wrong; please report it."

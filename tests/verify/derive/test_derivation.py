@@ -190,6 +190,10 @@ MORE = {
         {"x": NM, "w": Arg(dims="k")},
     ),
     "a loop that counts": (lambda x: jax.lax.fori_loop(0, 5, lambda i, c: jnp.where(i % 2 == 0, c * x[i], jnp.sin(c)), x), {"x": N}),
+    "a constant output": (lambda x: (x, jnp.ones(3)), {"x": N}),
+    "complex numbers on the way": (lambda x: jnp.abs(jnp.fft.rfft(x))[1:], {"x": N}),
+    "a linear solve": (lambda a, b: jnp.linalg.solve(a @ a.T + 9 * jnp.eye(5), b), {"a": NM, "b": N}),
+    "float32 on the way": (lambda x: jnp.sin(x.astype(jnp.float32)), {"x": N}),
     "a checkpoint": (jax.checkpoint(lambda x: jnp.sin(x) * x), {"x": N}),
     "a custom rule": (jax.nn.relu, {"x": N}),
     "indices": (lambda x, i: jnp.tanh(x[i]), {"x": NM, "i": Arg(dims="k", dtype="int32", low=0, high=2)}),
@@ -253,6 +257,11 @@ def test_indices_into_a_table_are_told_apart_from_what_is_differentiated():
 def test_complex_arguments_have_no_derivation_yet():
     with pytest.raises(SpecError, match="no derivation is written for complex arguments yet"):
         derive(spec(lambda z: z * 2, z=Arg(dims="n", dtype="complex")))
+
+
+def test_what_rounds_to_16_bits_cannot_be_compared():
+    with pytest.raises(SpecError, match="rounds to bfloat16 on the way"):
+        derive(spec(lambda x: jnp.sin(x.astype(jnp.bfloat16)), x=N))
 
 
 def test_the_command_writes_a_page(tmp_path):
