@@ -31,8 +31,8 @@ class Candidate:
 class Search:
     """The search for one argument's cotangent in one step.
 
-    fits: how many candidates have the shape with all sizes different; square: formulas that are right if all sizes are equal, where every
-    candidate has the shape; others: products with the operand itself, of which `others_fit` have the shape.
+    found: what the chain rule gives; square: formulas that are right if all sizes are equal, where every candidate has the shape; others: how many
+    products with the operand itself there are, of which `others_fit` have the shape.
     """
 
     target: str

@@ -103,7 +103,8 @@ def answered(s: Search) -> str:
     fits = [c.formula for c in s.candidates if not c.reason]
     wanted = "one product fits" if len(fits) == 1 else f"{len(fits)} products fit"
     others = f"none of the {s.others} products with the operand itself does" if not s.others_fit else f"so do {', '.join(s.others_fit)}"
-    first = f"With all sizes different {wanted}, {', '.join(fits)}; {others}."
+    chain = "as the chain rule says" if fits == [s.found] and not s.others_fit else f"the chain rule says {s.found}"
+    first = f"With all sizes different {wanted}, {', '.join(fits)}; {others}; {chain}."
     if len(s.square) == 1:
         return f"{first} With all sizes equal all {len(s.candidates)} fit, and a number decides: differences of <{s.have[1][0]}, {s.forward}> agree with {s.square[0]} alone."
     return f"{first} With all sizes equal, differences of <{s.have[1][0]}, {s.forward}> agree with {', '.join(s.square) or 'none of them'}."

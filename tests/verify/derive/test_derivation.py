@@ -57,7 +57,29 @@ def test_linear_reads_as_in_a_textbook():
         "x^T @ y_ct (d_in, batch)(batch, d_out) fits",
     ):
         assert line in found
-    assert "differences of <y_ct, x @ w> agree with x^T @ y_ct alone" in " ".join(found)
+    text = " ".join(found)
+    assert "one product fits, x^T @ y_ct; none of the 16 products with the operand itself does; as the chain rule says" in text
+    assert "differences of <y_ct, x @ w> agree with x^T @ y_ct alone" in text
+    assert re.search(
+        r"a sum, a mean or a maximum over batch would fit, .* the sum agrees; the mean is off by [\d.]+, the max is off by [\d.]+\.", text
+    )
+
+
+@pytest.mark.parametrize("operation", ["linear", "mlp", "gelu", "silu", "relu"])
+def test_what_is_written_is_what_was_run(operation):
+    """The text of each formula, read by Python. (Of operations whose arrays line up at the last axis, as in NumPy.)"""
+    derivation = derive(installed()[operation])
+    known = {"where": np.where, "tanh": np.tanh, "exp": np.exp, "sum_batch": lambda a: a.sum(0), **derivation.env}
+
+    def read(e):
+        return eval(
+            write(e, Dims({})).replace("sum_2", "sum_batch").replace("sum_3", "sum_batch").replace("^T", ".T").replace("^", "**"), known
+        )
+
+    for step in derivation.tape.steps:
+        np.testing.assert_allclose(read(step.value), derivation.env[step.name], rtol=1e-5)  # numbers are written with 6 digits
+    for target, formula in (*derivation.definitions.items(), *derivation.finals.items()):
+        np.testing.assert_allclose(read(formula), derivation.env[target], rtol=1e-4)  # where several such numbers are multiplied
 
 
 def test_layer_norm_has_its_means_and_its_sums():
