@@ -26,18 +26,16 @@ class Dims:
     names: Mapping[int, str]
 
     def of(self, size: int) -> str:
-        """The name of a size; "K*G" for a product of named ones; the number itself for others.
+        """The name of a size; "K*G" for what only one product of named ones can be; the number itself for others.
 
         >>> Dims({5: "n", 7: "m"}).of(35)
         'n*m'
         """
         if size in self.names or size < 2:
             return self.names.get(size, str(size))
-        for count in (2, 3):
-            for sizes in itertools.combinations(self.names, count):
-                if min(sizes) > 1 and math.prod(sizes) == size:
-                    return "*".join(self.names[n] for n in sizes)
-        return str(size)
+        single = [n for n, text in self.names.items() if text.isidentifier()]
+        products = [found for count in (2, 3) for found in itertools.combinations(single, count) if math.prod(found) == size]
+        return "*".join(self.names[n] for n in products[0]) if len(products) == 1 else str(size)
 
     def shape(self, shape: tuple[int, ...]) -> str:
         return f"({', '.join(map(self.of, shape))})"

@@ -31,7 +31,10 @@ def lines(derivation):
     return [" ".join(line.split()) for line in transcript.render(derivation).splitlines()]
 
 
-@pytest.mark.parametrize("operation", installed())
+HEAVY = {"avg_pool", "conv", "dropout", "gru", "least_squares", "lstm", "max_pool", "project"}  # seconds each: XLA compiles parts of them
+
+
+@pytest.mark.parametrize("operation", [pytest.param(op, marks=pytest.mark.slow) if op in HEAVY else op for op in installed()])
 def test_the_formulas_of_every_operation_give_what_its_rule_and_jax_give(operation):
     derivation = derive(installed()[operation])
     assert derivation.agrees, [c for c in derivation.comparisons if not c.agrees]
@@ -266,6 +269,11 @@ A, B, C = (name(text, (3,)) for text in "abc")
 )
 def test_notation_keeps_the_order_of_operations(formula, text):
     assert write(formula, Dims({3: "n", 5: "m"})) == text
+
+
+def test_a_size_that_could_be_two_products_has_no_name():
+    dims = Dims({2: "a", 3: "b", 4: "c", 6: "d", 35: "e*f"})
+    assert [dims.of(n) for n in (2, 8, 12, 24, 35, 70, 1)] == ["a", "a*c", "12", "24", "e*f", "70", "1"]
 
 
 def test_indices_into_a_table_are_told_apart_from_what_is_differentiated():
