@@ -56,6 +56,14 @@ def bind(equation: Any, values: Sequence[Any], params: dict[str, Any]) -> list[A
     return list(out) if equation.primitive.multiple_results else [out]
 
 
+def scan_parts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many of a scan's operands are constants, and how many are carried."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].unpack()  # JAX 0.12
+    return len(constants.vals), len(carried.vals)
+
+
 def source_line(equation: Any) -> str:
     """Where the user wrote an equation: "/path/file.py:12:4 (function)", or "" if unknown."""
     summary = source_info_util.summarize(equation.source_info)

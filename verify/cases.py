@@ -93,7 +93,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
     Raises SpecError where the spec does not describe drawable arguments.
     """
     described = arguments(spec)
-    shapes = {path: parse(arg.dims, path) for path, arg in _arg_leaves(described)}
+    shapes = {path: parse(arg.dims, path) for path, arg in arg_leaves(described)}
     plain, variadic = dimension_names(list(shapes.values()))
     for name in spec.sizes:
         if name not in plain and name not in variadic:
@@ -101,10 +101,10 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             raise SpecError(
                 f"{spec.name}: sizes names {name!r}, which is no dimension of its arguments.{nearest(name, known)} Known: {', '.join(known)}"
             )
-    if not any(arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES) for _, arg in _arg_leaves(described)):
+    if not any(arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES) for _, arg in arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
     combinations = _combinations(spec, described)
-    zeros = spec.domain is None and not any(arg.sample for _, arg in _arg_leaves(described))  # the user's own functions may know no size 0
+    zeros = spec.domain is None and not any(arg.sample for _, arg in arg_leaves(described))  # the user's own functions may know no size 0
     drawn = schedule(plain, variadic, spec.sizes, generator(spec.name, seed, 0, "sizes"), lambda s: _admits(spec, shapes, s), zeros)
     shape: Sizes = {}
     for index in range(indices.stop):
@@ -125,6 +125,15 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         yield replace(_draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None), long=long is not None)
 
 
+def chosen(spec: Spec, turn: int, sizes: Sizes, options: Mapping[str, Any], absent: frozenset[str]) -> Case:
+    """A case of these sizes, options and absent arguments, with ordinary values; `turn` says which values. Raises SpecError outside of the domain."""
+    described = arguments(spec)
+    if not _admits(spec, {path: parse(arg.dims, path) for path, arg in arg_leaves(described)}, sizes):
+        raise SpecError(f"{spec.name}: the sizes {format_sizes(sizes)} are outside of its domain")
+    plain = (index for index in itertools.count() if _dtype_and_style(spec, 0, index) in (("float64", "decimals"), ("float64", "fine")))
+    return _draw_case(spec, described, 0, next(itertools.islice(plain, turn, None)), sizes, options, absent, resized=True)
+
+
 def _draw_case(
     spec: Spec,
     described: Mapping[str, Any],
@@ -140,7 +149,7 @@ def _draw_case(
     beyond = _beyond(spec, sizes)
     if beyond:  # XLA:CPU leaves the result of an empty float16 product unset
         dtype = "float64"
-    held = {"float16" if dtype == "mixed" else dtype, *(arg.dtype for _, arg in _arg_leaves(described))}
+    held = {"float16" if dtype == "mixed" else dtype, *(arg.dtype for _, arg in arg_leaves(described))}
     scale = magnitude(
         index // len(STYLES), style, next(name for name in reversed(FLOAT_DTYPES) if name in held)
     )  # what the narrowest dtype can hold
@@ -243,7 +252,7 @@ def _broadcast(dim: Dim, sizes: Sizes, rng: np.random.Generator) -> tuple[int, .
     return tuple(1 if dim.may_be_one and rng.integers(3) == 0 else size for size in dim.size(sizes))
 
 
-def _arg_leaves(described: Mapping[str, Any]) -> list[tuple[str, Arg]]:
+def arg_leaves(described: Mapping[str, Any]) -> list[tuple[str, Arg]]:
     found: list[tuple[str, Arg]] = []
     for name, arg in described.items():
         _map_args(name, arg, lambda path, leaf: found.append((path, leaf)))
@@ -259,7 +268,7 @@ def _map_args(path: str, arg: Any, leaf: Any) -> Any:
 
 
 def _dtypes_text(described: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path}: {arg.dtype}" for path, arg in _arg_leaves(described))
+    return ", ".join(f"{path}: {arg.dtype}" for path, arg in arg_leaves(described))
 
 
 def from_arrays(

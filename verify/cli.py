@@ -227,12 +227,24 @@ def list_operations(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name")
-def explain(name: str) -> None:
-    """Explain an operation (its derivation, with a worked example) or a check (by name or code)."""
-    from verify.explain import explain as text
+@click.argument("name", metavar="NAME|CODE|pkg.mod:name")
+@click.option("--html", type=click.Path(), metavar="FILE", help="Write an operation's derivation as one page (- for stdout).")
+def explain(name: str, html: str | None) -> None:
+    """Explain an operation or a check (by name or code).
 
-    click.echo(text(name), nl=False)
+    Of an operation: a worked example, and backpropagation derived from its equations and their shapes. The formulas that are shown are run.
+    Exit status: 1 where the operation's rule gives something else.
+    """
+    if html:
+        files.require_writable(html)
+    from verify.explain import explained
+
+    found = explained(name, html=html is not None)
+    if html and found.page is not None:
+        files.write(html, found.page)
+    if html != files.STDOUT:
+        click.echo(found.text, nl=False)
+    sys.exit(0 if found.agrees else 1)
 
 
 @main.command()

@@ -1,10 +1,12 @@
-"""`verify explain`: an operation's derivation with a worked example, computed now; or what a check looks for."""
+"""`verify explain`: an operation's worked example and derivation, computed now; or what a check looks for."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +14,10 @@ import numpy as np
 
 from verify import checks, engine, observe, programs
 from verify._compat import enable_x64
-from verify.cases import Case, draw
+from verify.cases import Case
+from verify.derive import transcript
+from verify.derive.derivation import derive
+from verify.derive.example import SMALLEST, example
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.patterns import sums
 from verify.diagnosis.products import known_arrays, lettered, products
@@ -23,25 +28,62 @@ from verify.slopes import slopes_along
 from verify.spec import Arg, Spec, SpecError
 
 
+@dataclass(frozen=True)
+class Explained:
+    """What there is to say; for an operation also as a page. `agrees`: whether the derivation, run, gives what the rule gives."""
+
+    text: str
+    page: str | None = None
+    agrees: bool = True
+
+
 def explain(name: str) -> str:
     """Text about an operation (by name or `pkg.mod:function`) or a check (by name or code). Raises SpecError for anything else."""
+    return explained(name).text
+
+
+def explained(name: str, html: bool = False) -> Explained:
+    """The same, and (with `html`) an operation's derivation as a page. Raises SpecError for a page of a check."""
     if name in checks.BY_NAME or name in checks.BY_CODE:
-        return _explain_check(checks.BY_NAME.get(name) or checks.BY_CODE[name])
+        if html:
+            raise SpecError(f"{name} is a check; --html shows the derivation of an operation")
+        return Explained(_explain_check(checks.BY_NAME.get(name) or checks.BY_CODE[name]))
     if ":" not in name and name not in installed():
         known = [*installed(), *checks.BY_NAME, *checks.BY_CODE]
         raise SpecError(f'there is no operation or check "{name}".{nearest(name, known)}')
-    return _explain_spec(resolve(name))
+    return _explain_spec(resolve(name), html)
+
+
+WIDTH = 80
 
 
 def _explain_check(check: ModuleType) -> str:
     return f"{check.CODE} {check.NAME}: {check.TITLE}\n\n{inspect.cleandoc(check.__doc__ or '')}\n"
 
 
-def _explain_spec(spec: Spec) -> str:
+def _explain_spec(spec: Spec, html: bool) -> Explained:
     module = sys.modules.get(getattr(spec.fn, "__module__", ""))
-    derivation = inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
-    parts = [spec.name, "=" * len(spec.name), _example(spec), derivation, _claims(spec)]
-    return "\n\n".join(part for part in ("\n".join(parts[:2]), *parts[2:]) if part) + "\n"
+    written = inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
+    worked = _example(spec)
+    try:
+        derived, reason = derive(spec), ""
+    except SpecError as error:
+        if html:
+            raise
+        derived, reason = None, f"Derivation from shapes\n  none: {error}"
+    parts = [
+        f"{spec.name}\n{'=' * len(spec.name)}",
+        worked,
+        _wrapped(written),
+        transcript.render(derived) if derived else reason,
+        _wrapped(_claims(spec)),
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    if not derived:
+        return Explained(text)
+    from verify.derive import page  # jinja2, for pages alone
+
+    return Explained(text, page.render(derived, written, worked) if html else None, derived.agrees)
 
 
 def _claims(spec: Spec) -> str:
@@ -71,9 +113,11 @@ def _example(spec: Spec) -> str:
     differences = _differences(program, case, diff, rest, cts)
     products_of = _formulas(spec, call, program, case, diff, rest, cts)
     lines = [
-        "Worked example, L = "
-        + ("sum of the output" if spec.example else "<y_ct, output>")
-        + (f" ({case.describe()})" if case.sizes else "")
+        _wrapped(
+            "Worked example, L = "
+            + ("sum of the output" if spec.example else "<y_ct, output>")
+            + (f" ({case.describe()})" if case.sizes else "")
+        )
     ]
     lines += [_matrix(f"  {name} {_shape(value)}", value) for name, value in zip(call.names, diff, strict=True)]
     lines += [_matrix(f"  output {_shape(value)}", value) for value in result["out"]]
@@ -87,7 +131,8 @@ def _example(spec: Spec) -> str:
             ("autodiff", result["reference"][leaf]),
             ("finite differences", differences[leaf]),
         ):
-            lines.append(_matrix(f"    {source:<18}", value))
+            with np.printoptions(nanstr="-" if source == "finite differences" else "nan"):  # not taken along every element
+                lines.append(_matrix(f"    {source:<18}", value))
     return "\n".join(lines)
 
 
@@ -123,13 +168,7 @@ def _formulas(
 
 def _example_case(spec: Spec) -> Case:
     if not spec.example:
-        small = {name: 3 + position for position, name in enumerate(sorted({n for c in draw(spec, 0, range(1)) for n in c.sizes}))}
-        case = next(draw(spec, 0, range(1)))
-        sizes = {
-            name: (2,) if isinstance(size, tuple) else min(small[name], spec.sizes.get(name, (1, 9))[1])
-            for name, size in case.sizes.items()
-        }
-        return next(draw(spec, 0, range(1), sizes))
+        return example(spec, sizes=SMALLEST)[0]
     names = tuple(arguments(spec))
     values = tuple(None if spec.example.get(name) is None else np.asarray(spec.example[name], np.float64) for name in names)
     return Case(
@@ -174,5 +213,24 @@ def _shape(value: np.ndarray) -> str:
 
 
 def _matrix(label: str, value: np.ndarray) -> str:
-    text = np.array2string(np.round(np.asarray(value, np.float64), 6) + 0.0, separator=", ", threshold=60, max_line_width=100)
+    """An array after its label; of more than two axes the first matrix."""
+    if value.ndim > 2 and value.size:
+        first = (0,) * (value.ndim - 2)
+        label, value = f"{label} at [{', '.join(map(str, first))}]", value[first]
+    rounded = np.round(np.asarray(value, np.float64), 5) + 0.0
+    text = np.array2string(
+        rounded, separator=", ", precision=5, suppress_small=True, threshold=40, edgeitems=2, max_line_width=max(WIDTH - len(label) - 1, 30)
+    )
     return f"{label} " + text.replace("\n", "\n" + " " * (len(label) + 1))
+
+
+def _wrapped(text: str) -> str:
+    """Lines that are too long go on below, a little more to the right."""
+    return "\n".join(
+        textwrap.fill(
+            line, WIDTH, subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4), break_long_words=False, break_on_hyphens=False
+        )
+        if len(line) > WIDTH
+        else line
+        for line in text.split("\n")
+    )

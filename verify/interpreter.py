@@ -212,6 +212,11 @@ def continues(jaxpr: Any) -> bool:
 def _knows(equation: Any) -> bool:
     if (inner := _inner(equation)) is not None:
         return knows(inner)
+    return knows_equation(equation)
+
+
+def knows_equation(equation: Any) -> bool:
+    """Whether RULES has one operation, in a form that it computes as XLA does."""
     name = equation.primitive.name
     known = name in RULES and all(str(var.aval.dtype) in DTYPES and var.aval.size <= LARGEST for var in equation.outvars)
     if not known:

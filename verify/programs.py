@@ -161,10 +161,15 @@ def _complex(pairs: Any) -> Any:
     return jax.lax.complex(pairs[..., 0], pairs[..., 1])
 
 
+def is_leaf(node: Any) -> bool:
+    """Whether a node of a case's arguments is one of its own leaves."""
+    return isinstance(node, (Key, Static))
+
+
 def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     """The call, and the case's values for `diff` (float64) and `rest`."""
-    leaves, tree = jax.tree.flatten(case.args, is_leaf=lambda node: isinstance(node, (Key, Static)))
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(case.args, is_leaf=lambda node: isinstance(node, (Key, Static)))[0]]
+    leaves, tree = jax.tree.flatten(case.args, is_leaf=is_leaf)
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(case.args, is_leaf=is_leaf)[0]]
     names = [case.argument_names[path[0].idx] + jax.tree_util.keystr(path[1:]) for path in paths]
     pairs = frozenset(i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.complex128)
     for i in pairs:

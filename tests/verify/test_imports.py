@@ -59,6 +59,7 @@ STAGES = [
     "sizes",
     "cases",
     "engine",
+    "derive",
     "observe",
     "oracles",
     "checks",
