@@ -1,0 +1,152 @@
+"""Pages that are made from the code at each build, so that no list is kept by hand. They go to docs/generated/, which git ignores."""
+
+import inspect
+import re
+import shutil
+import tokenize
+from importlib import import_module
+from pathlib import Path
+from textwrap import dedent, indent
+
+HERE = Path(__file__).parents[1]
+TO = HERE / "generated"
+SECTION = re.compile(r"^(Source|Forward|Derivation|Backward|Validity|Residuals)\b", re.M)
+
+
+def parts(docstring: str) -> tuple[str, list[tuple[str, str]]]:
+    """What an op's docstring says first, and its sections: the word that begins each, and its lines."""
+    text = inspect.cleandoc(docstring)
+    starts = [*SECTION.finditer(text)]
+    ends = [*(match.start() for match in starts[1:]), len(text)]
+    return text[: starts[0].start()].strip(), [(m[1], text[m.start() : end].rstrip()) for m, end in zip(starts, ends, strict=True)]
+
+
+def operations() -> str:
+    from manual_vjp.catalog import SPECS
+    from verify.spec import Arg
+
+    def shape(arg) -> str:
+        inside = [shape(value) for value in (arg.values() if isinstance(arg, dict) else arg)] if not isinstance(arg, Arg) else []
+        return ", ".join(inside) if inside else f"`({arg.dims})` {arg.dtype}{', or None' if arg.optional else ''}"
+
+    from verify.signature import arguments
+
+    page = [
+        "# Operations",
+        f"{len(SPECS)} operations, each with its forward, its cotangents and what it keeps for the backward, as its file derives them. "
+        "`<A, B>` is the sum of all entries of A * B; `x_ct` is the cotangent of x: the gradient of a scalar loss with respect to x. "
+        "`verify explain NAME` shows the same with numbers.",
+    ]
+    for name, spec in SPECS.items():
+        module = import_module(spec.fn.__module__)
+        summary, sections = parts(module.__doc__ or "")
+        page += [f"({name}-derivation)=\n## `{name}`", f"{summary} API: {{py:func}}`manual_vjp.{name}`."]
+        page += ["| argument | shape and dtype |\n|---|---|\n" + "\n".join(f"| `{k}` | {shape(a)} |" for k, a in arguments(spec).items())]
+        page += [f"```text\n{text}\n```" for _, text in sections]
+    return "\n\n".join(page) + "\n"
+
+
+def checks() -> str:
+    from verify.checks import ALL, JUDGES
+
+    rows = "\n".join(f"| [{check.CODE}](#{check.CODE.lower()}) | `{check.NAME}` | {check.TITLE} |" for check in ALL)
+    page = [
+        "# Checks",
+        f"{len(ALL)} checks, in the order of a report. `verify explain CODE` shows the same text; `--check CODE` runs one alone. "
+        f"Those that compare a gradient with an oracle, one of which a PASS needs: {', '.join(f'`{name}`' for name in JUDGES)}.",
+        f"| code | check | what it asks |\n|---|---|---|\n{rows}",
+    ]
+    for check in ALL:
+        page += [f"({check.CODE.lower()})=\n## {check.CODE} {check.NAME}", f"*{check.TITLE}*", inspect.cleandoc(check.__doc__ or "")]
+    return "\n\n".join(page) + "\n"
+
+
+def public(module) -> list[str]:
+    """The names that a package exports: its `__all__`, or what its `__init__` imports from its own modules."""
+    if names := getattr(module, "__all__", None):
+        return sorted(names)
+    return sorted(
+        n for n, v in vars(module).items() if not n.startswith("_") and callable(v) and v.__module__.startswith(module.__name__)
+    )
+
+
+def api(name: str, first: str) -> str:
+    module = import_module(name)
+    page = [f"# `{name}`", first]
+    for exported in public(module):
+        value = getattr(module, exported)
+        kind, options = ("autoclass", "\n   :members:\n   :undoc-members:") if inspect.isclass(value) else ("autofunction", "")
+        if inspect.isclass(value) and issubclass(value, BaseException):
+            kind, options = "autoexception", ""
+        page += [f"## `{exported}`", f"```{{eval-rst}}\n.. {kind}:: {name}.{exported}{options}\n```"]
+    return "\n\n".join(page) + "\n"
+
+
+def constants() -> str:
+    """Each constant of verify/tolerance.py with the comment on its line or above it."""
+    from verify import tolerance
+
+    path = Path(inspect.getfile(tolerance))
+    lines = path.read_text().splitlines()
+    with path.open("rb") as file:
+        comments = {token.start[0]: token.string.lstrip("# ") for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT}
+    rows, above, block = [], "", 0
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#"):
+            above, block = (f"{above} {comments[number]}" if block == number - 1 else comments[number]), number
+        elif match := re.match(r"([A-Z][A-Z0-9_]*) = ([^#(]*[^#( ])(?: *#.*)?$", line):
+            value = match[2] if len(match[2]) < 40 else "by dtype"
+            rows.append(f"| `{match[1]}` | `{value}` | {comments.get(number, '') or (above if block == number - 1 else '')} |".replace("|want|", "abs(want)"))
+        elif not line.strip():
+            above, block = "", 0
+    return "| constant | value | reason |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def tolerance_text() -> str:
+    from verify import tolerance
+
+    return f"```text\n{inspect.cleandoc(tolerance.__doc__ or '')}\n```\n"
+
+
+def example(name: str) -> str:
+    """The source of a rule of docs/examples.py, as it is shown."""
+    import examples
+
+    return "```python\n" + dedent(inspect.getsource(getattr(examples, name))) + "```\n"
+
+
+def report() -> str:
+    """A real report: a right rule and two wrong ones."""
+    import examples
+
+    import verify
+
+    return verify.Report(verdicts=tuple(verify.run(spec, cases=14) for spec in examples.SPECS)).to_html()
+
+
+API = "Every public name, from its docstring; examples in docstrings are run by the tests."
+
+
+def write(app=None) -> None:
+    from figures import figures
+
+    extra = TO / "extra"
+    shutil.rmtree(TO, ignore_errors=True)
+    extra.mkdir(parents=True)
+    pages = {
+        "operations.md": operations(),
+        "checks.md": checks(),
+        "constants.txt": constants(),
+        "tolerance.txt": tolerance_text(),
+        "api_verify.md": api("verify", API),
+        "api_manual_vjp.md": api("manual_vjp", API),
+        "extra/example_report.html": report(),
+    }
+    for name, text in pages.items():
+        (TO / name).write_text(text)
+    figures(TO)
+
+
+def setup(app):
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True}
