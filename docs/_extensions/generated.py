@@ -4,9 +4,10 @@ import inspect
 import re
 import shutil
 import tokenize
+from dataclasses import is_dataclass
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
-from textwrap import dedent, indent
 
 HERE = Path(__file__).parents[1]
 TO = HERE / "generated"
@@ -75,11 +76,20 @@ def api(name: str, first: str) -> str:
     page = [f"# `{name}`", first]
     for exported in public(module):
         value = getattr(module, exported)
-        kind, options = ("autoclass", "\n   :members:\n   :undoc-members:") if inspect.isclass(value) else ("autofunction", "")
-        if inspect.isclass(value) and issubclass(value, BaseException):
-            kind, options = "autoexception", ""
+        kind, options = ("autoclass", "\n   :members:") if inspect.isclass(value) else ("autofunction", "")
+        if inspect.isclass(value) and issubclass(value, Enum):
+            options += "\n   :undoc-members:"
         page += [f"## `{exported}`", f"```{{eval-rst}}\n.. {kind}:: {name}.{exported}{options}\n```"]
     return "\n\n".join(page) + "\n"
+
+
+def list_fields(app, what, name, value, options, lines) -> None:
+    """A record's docstring says what its fields are in lines "name: text"; here they become a list."""
+    if not is_dataclass(value):
+        return
+    text = re.sub(r"(?m)^((?:[a-z_]\w*(?:, )?)+): ", lambda m: "* " + ", ".join(f"``{n}``" for n in m[1].split(", ")) + ": ", "\n".join(lines))
+    text = re.sub(r"(?m)^    (?=\S)", "  ", text)
+    lines[:] = re.sub(r"(?m)(?<=\S)\n\* ", "\n\n* ", text).splitlines()
 
 
 def constants() -> str:
@@ -106,13 +116,6 @@ def tolerance_text() -> str:
     from verify import tolerance
 
     return f"```text\n{inspect.cleandoc(tolerance.__doc__ or '')}\n```\n"
-
-
-def example(name: str) -> str:
-    """The source of a rule of docs/examples.py, as it is shown."""
-    import examples
-
-    return "```python\n" + dedent(inspect.getsource(getattr(examples, name))) + "```\n"
 
 
 def report() -> str:
@@ -149,4 +152,5 @@ def write(app=None) -> None:
 
 def setup(app):
     app.connect("builder-inited", write)
+    app.connect("autodoc-process-docstring", list_fields)
     return {"parallel_read_safe": True}
