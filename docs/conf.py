@@ -26,6 +26,8 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 
+default_role = "code"  # `x` in a docstring
+toc_object_entries = False  # the headings say it
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -44,6 +46,7 @@ html_theme_options = {
     "use_download_button": False,
     "home_page_in_toc": True,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search field stands in the side bar
 }
 exclude_patterns = ["generated/extra"]
 suppress_warnings = ["toc.empty_glob"]

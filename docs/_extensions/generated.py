@@ -14,12 +14,12 @@ TO = HERE / "generated"
 SECTION = re.compile(r"^(Source|Forward|Derivation|Backward|Validity|Residuals)\b", re.M)
 
 
-def parts(docstring: str) -> tuple[str, list[tuple[str, str]]]:
-    """What an op's docstring says first, and its sections: the word that begins each, and its lines."""
+def parts(docstring: str) -> tuple[str, list[str]]:
+    """What an op's docstring says first, and its sections."""
     text = inspect.cleandoc(docstring)
     starts = [*SECTION.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
-    return text[: starts[0].start()].strip(), [(m[1], text[m.start() : end].rstrip()) for m, end in zip(starts, ends, strict=True)]
+    return text[: starts[0].start()].strip(), [text[m.start() : end].rstrip() for m, end in zip(starts, ends, strict=True)]
 
 
 def operations() -> str:
@@ -41,9 +41,9 @@ def operations() -> str:
     for name, spec in SPECS.items():
         module = import_module(spec.fn.__module__)
         summary, sections = parts(module.__doc__ or "")
-        page += [f"({name}-derivation)=\n## `{name}`", f"{summary} API: {{py:func}}`manual_vjp.{name}`."]
+        page += [f"({name}-derivation)=\n## {name}", f"{summary} API: {{py:func}}`manual_vjp.{name}`."]
         page += ["| argument | shape and dtype |\n|---|---|\n" + "\n".join(f"| `{k}` | {shape(a)} |" for k, a in arguments(spec).items())]
-        page += [f"```text\n{text}\n```" for _, text in sections]
+        page += ["```{code-block} text\n:class: derivation\n\n" + "\n\n".join(sections) + "\n```"]
     return "\n\n".join(page) + "\n"
 
 
@@ -73,13 +73,13 @@ def public(module) -> list[str]:
 
 def api(name: str, first: str) -> str:
     module = import_module(name)
-    page = [f"# `{name}`", first]
+    page = [f"# API: {name}", first]
     for exported in public(module):
         value = getattr(module, exported)
         kind, options = ("autoclass", "\n   :members:") if inspect.isclass(value) else ("autofunction", "")
         if inspect.isclass(value) and issubclass(value, Enum):
             options += "\n   :undoc-members:"
-        page += [f"## `{exported}`", f"```{{eval-rst}}\n.. {kind}:: {name}.{exported}{options}\n```"]
+        page += [f"## {exported}", f"```{{eval-rst}}\n.. {kind}:: {name}.{exported}{options}\n```"]
     return "\n\n".join(page) + "\n"
 
 
@@ -123,8 +123,10 @@ def report() -> str:
     import examples
 
     import verify
+    from verify.environment import environment
 
-    return verify.Report(verdicts=tuple(verify.run(spec, cases=14) for spec in examples.SPECS)).to_html()
+    verdicts = tuple(verify.run(spec, cases=14) for spec in examples.SPECS)
+    return verify.Report(verdicts=verdicts, environment=environment()).to_html()
 
 
 API = "Every public name, from its docstring; examples in docstrings are run by the tests."

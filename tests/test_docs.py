@@ -1,0 +1,84 @@
+"""Every block of Python and every command of the pages in docs/ runs, in the order of its page, and prints what stands there.
+
+```python   is run; if its first line is `# NAME.py`, it is that file.        ```diff   mends that file.
+```text     right after such a block: what it prints.                         ```console   `$ command`, and what it prints.
+A line "..." stands for anything; numbers of seconds are not compared. ```sh and ```yaml are for people to run.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+RUN = ("python", "console", "diff")
+PAGES = [p for p in sorted(DOCS.rglob("*.md")) if "generated" not in p.parts and re.search(rf"^```({'|'.join(RUN)})$", p.read_text(), re.M)]
+
+
+def pattern(text: str) -> str:
+    """Words as they are, "..." for anything, any number of seconds."""
+    words = re.sub(r"\d+(\.\d+)?s\b|\b\d+(\.\d+)? s\b", " SECONDS ", text).split()
+    return " ".join(".*" if word == "..." else re.escape(word) for word in words)
+
+
+def assert_prints(printed: str, wanted: str, where: str) -> None:
+    got = " ".join(re.sub(r"\d+(\.\d+)?s\b|\b\d+(\.\d+)? s\b", " SECONDS ", printed).split())
+    assert re.fullmatch(pattern(wanted), got, re.S), f"{where} printed\n{printed}\nwhere the page has\n{wanted}"
+
+
+def command(line: str, folder: Path) -> str:
+    """What a command of a page prints on stdout: `verify` in this process, which has JAX loaded, others in their own."""
+    program, *arguments = shlex.split(line)
+    if program == "verify":
+        from verify.cli import main
+
+        for name in [n for n, m in sys.modules.items() if Path(getattr(m, "__file__", None) or "/").parent == folder]:
+            del sys.modules[name]  # the page may have mended it
+        return CliRunner().invoke(main, arguments, env={"COLUMNS": "100"}).stdout
+    assert program == "pytest", f"a page runs {program}; write ```sh for what only people run"
+    done = subprocess.run([sys.executable, "-m", program, "-p", "no:cacheprovider", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
+def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that is mended within its second would be read from its old bytecode
+    namespace: dict = {"__name__": page.stem}
+    printed = ""
+    for block in BLOCK.finditer(page.read_text()):
+        kind, text = block[1], block[2]
+        where = f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}"
+        if kind == "python" and (named := re.match(r"# (\w+\.py)\n", text)):
+            (tmp_path / named[1]).write_text(text)
+        elif kind == "python":
+            stream = io.StringIO()
+            with contextlib.redirect_stdout(stream):
+                exec(compile(text, where, "exec"), namespace)
+            printed = stream.getvalue()
+        elif kind == "text":
+            assert_prints(printed, text, where)
+        elif kind == "diff":
+            head, *lines = text.splitlines()
+            path = tmp_path / head.removeprefix("--- ")
+            old, new = ("\n".join(line[1:] for line in lines if line[0] == sign) for sign in "-+")
+            assert path.read_text().count(old) == 1, f"{where}: {path.name} does not have these lines once"
+            path.write_text(path.read_text().replace(old, new))
+        elif kind == "console":
+            for entry in re.split(r"^\$ ", text, flags=re.M)[1:]:
+                line, _, wanted = entry.partition("\n")
+                assert_prints(command(line, tmp_path), wanted, f"{where}: {line}")
+
+
+def test_pages_that_show_code_are_found() -> None:
+    assert len(PAGES) >= 8
