@@ -64,7 +64,9 @@ print(f"{jax.device_count()} x {jax.devices()[0].device_kind} ({kind}), JAX {jax
 # %%
 verdicts = [verify.run(name, cases=14) for name in ("linear", "layer_norm", "softmax_cross_entropy")]
 for verdict in verdicts:
-    print(f"{verdict.name:<22} {verdict.status}  {verdict.comparisons:,} comparisons, a relative error of {verdict.smallest_detectable:.1e} would have been caught")
+    print(
+        f"{verdict.name:<22} {verdict.status}  {verdict.comparisons:,} comparisons, a relative error of {verdict.smallest_detectable:.1e} would have been caught"
+    )
     if not verdict:
         print(verdict)
 
@@ -116,12 +118,15 @@ for (name, values), style in zip(losses.items(), ("-", "--"), strict=True):
 axes.set(xlabel="step", ylabel="loss")
 axes.legend()
 plt.show()
-print(f"loss {losses['by hand'][0]:.3f} -> {losses['by hand'][-1]:.3f}; largest difference {jnp.abs(losses['by hand'] - losses['by autodiff']).max():.1e}")
+print(
+    f"loss {losses['by hand'][0]:.3f} -> {losses['by hand'][-1]:.3f}; largest difference {jnp.abs(losses['by hand'] - losses['by autodiff']).max():.1e}"
+)
 
 # %% [markdown]
 # ## Your own rule
 #
 # The root of the mean square of each row, with a mistake in its backward. Run it, read `why`, mend the line, and run it again.
+
 
 # %%
 @jax.custom_vjp

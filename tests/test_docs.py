@@ -1,11 +1,12 @@
 """Every block of Python and every command of the pages in docs/ runs, in the order of its page, and prints what stands there.
 
 ```python   is run; if its first line is `# NAME.py`, it is that file.        ```diff   mends that file.
-```text     right after such a block: what it prints.                         ```console   `$ command`, and what it prints.
+```text     right after a block of Python: what it prints.                         ```console   `$ command`, and what it prints.
 A line "..." stands for anything; numbers of seconds are not compared. ```sh and ```yaml are for people to run.
 """
 
 import contextlib
+import importlib.util
 import io
 import re
 import shlex
@@ -44,7 +45,9 @@ def command(line: str, folder: Path) -> str:
             del sys.modules[name]  # the page may have mended it
         return CliRunner().invoke(main, arguments, env={"COLUMNS": "100"}).stdout
     assert program == "pytest", f"a page runs {program}; write ```sh for what only people run"
-    done = subprocess.run([sys.executable, "-m", program, "-p", "no:cacheprovider", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", program, "-p", "no:cacheprovider", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
     return done.stdout
 
 
@@ -53,9 +56,9 @@ def command(line: str, folder: Path) -> str:
 def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file that is mended within its second would be read from its old bytecode
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a file that is mended within the second the old bytecode would be read
     namespace: dict = {"__name__": page.stem}
-    printed = ""
+    printed: str | None = None
     for block in BLOCK.finditer(page.read_text()):
         kind, text = block[1], block[2]
         where = f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}"
@@ -67,7 +70,9 @@ def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path, mo
                 exec(compile(text, where, "exec"), namespace)
             printed = stream.getvalue()
         elif kind == "text":
-            assert_prints(printed, text, where)
+            if printed is not None:
+                assert_prints(printed, text, where)
+            printed = None
         elif kind == "diff":
             head, *lines = text.splitlines()
             path = tmp_path / head.removeprefix("--- ")
@@ -82,3 +87,40 @@ def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path, mo
 
 def test_pages_that_show_code_are_found() -> None:
     assert len(PAGES) >= 8
+
+
+def pages_from_code():
+    """docs/_extensions/generated.py."""
+    spec = importlib.util.spec_from_file_location("generated", DOCS / "_extensions" / "generated.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_operation_check_and_public_name_has_its_place() -> None:
+    import manual_vjp
+    from manual_vjp.catalog import NAMES
+    from verify.checks import ALL
+
+    made = pages_from_code()
+    operations, checks = made.operations(), made.checks()
+    for name in NAMES:
+        text = operations[operations.index(f"## {name}\n") :].split("\n## ")[0]
+        for section in ("Source:", "Forward", "Derivation", "Backward", "Validity", "Residuals"):
+            assert re.search(rf"^{section}", text, re.M), f"{name} has no {section}"
+    assert all(f"## {check.CODE} {check.NAME}" in checks for check in ALL)
+    assert set(NAMES) <= set(made.public(manual_vjp)) == set(re.findall(r"as (\w+)\n", (ROOT / "manual_vjp" / "__init__.py").read_text()))
+
+
+def test_every_constant_has_its_reason_or_a_neighbour_that_has() -> None:
+    from verify import tolerance
+
+    rows = {row.split("`")[1]: row for row in pages_from_code().constants().splitlines() if row.startswith("| `")}
+    assert set(rows) == {name for name in vars(tolerance) if name.isupper()}
+
+
+def test_the_repository_is_the_same_everywhere() -> None:
+    files = ["pyproject.toml", "CITATION.cff", "docs/conf.py", "docs/index.md", "docs/tutorials/ci.md", "notebooks/verify.py"]
+    for name in files:
+        found = set(re.findall(r"github(?:\.com)?/([\w-]+/[\w-]+)", (ROOT / name).read_text()))
+        assert found == {"manual-vjp/manual-vjp"}, f"{name}: {found}"

@@ -11,7 +11,13 @@ import numpy as np
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-STYLE = {"svg.hashsalt": "manual-vjp", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
+STYLE = {
+    "svg.hashsalt": "manual-vjp",
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.family": "sans-serif",
+}
 WIDTH, DEPTH = 128, 64
 
 

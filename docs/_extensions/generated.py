@@ -1,6 +1,8 @@
 """Pages that are made from the code at each build, so that no list is kept by hand. They go to docs/generated/, which git ignores."""
 
+import ast
 import inspect
+import io
 import re
 import shutil
 import tokenize
@@ -66,9 +68,7 @@ def public(module) -> list[str]:
     """The names that a package exports: its `__all__`, or what its `__init__` imports from its own modules."""
     if names := getattr(module, "__all__", None):
         return sorted(names)
-    return sorted(
-        n for n, v in vars(module).items() if not n.startswith("_") and callable(v) and v.__module__.startswith(module.__name__)
-    )
+    return sorted(n for n, v in vars(module).items() if not n.startswith("_") and callable(v) and v.__module__.startswith(module.__name__))
 
 
 def api(name: str, first: str) -> str:
@@ -87,28 +87,31 @@ def list_fields(app, what, name, value, options, lines) -> None:
     """A record's docstring says what its fields are in lines "name: text"; here they become a list."""
     if not is_dataclass(value):
         return
-    text = re.sub(r"(?m)^((?:[a-z_]\w*(?:, )?)+): ", lambda m: "* " + ", ".join(f"``{n}``" for n in m[1].split(", ")) + ": ", "\n".join(lines))
+    text = re.sub(
+        r"(?m)^((?:[a-z_]\w*(?:, )?)+): ", lambda m: "* " + ", ".join(f"``{n}``" for n in m[1].split(", ")) + ": ", "\n".join(lines)
+    )
     text = re.sub(r"(?m)^    (?=\S)", "  ", text)
     lines[:] = re.sub(r"(?m)(?<=\S)\n\* ", "\n\n* ", text).splitlines()
 
 
 def constants() -> str:
-    """Each constant of verify/tolerance.py with the comment on its line or above it."""
+    """Each constant of verify/tolerance.py, with the comment on its lines, or above the group that it stands in."""
     from verify import tolerance
 
-    path = Path(inspect.getfile(tolerance))
-    lines = path.read_text().splitlines()
-    with path.open("rb") as file:
-        comments = {token.start[0]: token.string.lstrip("# ") for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT}
-    rows, above, block = [], "", 0
-    for number, line in enumerate(lines, 1):
-        if line.startswith("#"):
-            above, block = (f"{above} {comments[number]}" if block == number - 1 else comments[number]), number
-        elif match := re.match(r"([A-Z][A-Z0-9_]*) = ([^#(]*[^#( ])(?: *#.*)?$", line):
-            value = match[2] if len(match[2]) < 40 else "by dtype"
-            rows.append(f"| `{match[1]}` | `{value}` | {comments.get(number, '') or (above if block == number - 1 else '')} |".replace("|want|", "abs(want)"))
-        elif not line.strip():
-            above, block = "", 0
+    source = inspect.getsource(tolerance)
+    lines = source.splitlines()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    rows = []
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.Assign):
+            continue
+        value = ast.unparse(node.value)
+        own = [comments[n] for n in range(node.lineno, node.end_lineno + 1) if n in comments]
+        first = next(n for n in range(node.lineno, 0, -1) if not lines[n - 2].strip())  # of the group, which an empty line begins
+        group = [comments[n] for n in range(first, node.lineno) if lines[n - 1].startswith("#")]
+        reason = " ".join(own or group).replace("|", "\\|")
+        rows.append(f"| `{node.targets[0].id}` | {f'`{value}`' if len(value) < 40 else 'by dtype'} | {reason} |")
     return "| constant | value | reason |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
@@ -121,7 +124,6 @@ def tolerance_text() -> str:
 def report() -> str:
     """A real report: a right rule and two wrong ones."""
     import examples
-
     import verify
     from verify.environment import environment
 
