@@ -112,7 +112,7 @@ def test_every_operation_check_and_public_name_has_its_place() -> None:
     assert set(NAMES) <= set(made.public(manual_vjp)) == set(re.findall(r"as (\w+)\n", (ROOT / "manual_vjp" / "__init__.py").read_text()))
 
 
-def test_every_constant_has_its_reason_or_a_neighbour_that_has() -> None:
+def test_every_constant_is_listed() -> None:
     from verify import tolerance
 
     rows = {row.split("`")[1]: row for row in pages_from_code().constants().splitlines() if row.startswith("| `")}

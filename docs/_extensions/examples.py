@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp.ops.linear import SPEC as LINEAR
+from manual_vjp.ops.relu import SPEC as RELU
 from verify import Spec
 
 
@@ -40,4 +40,4 @@ def softplus_backward(x, y_ct):
 
 softplus.defvjp(softplus_forward, softplus_backward)
 
-SPECS = (LINEAR, Spec(name="scaled_sum", fn=scaled_sum), Spec(name="softplus", fn=softplus))
+SPECS = (RELU, Spec(name="scaled_sum", fn=scaled_sum), Spec(name="softplus", fn=softplus))
