@@ -118,16 +118,16 @@ def constants() -> str:
 def tolerance_text() -> str:
     from verify import tolerance
 
-    return f"```text\n{inspect.cleandoc(tolerance.__doc__ or '')}\n```\n"
+    return f"```{{code-block}} text\n:class: derivation\n\n{inspect.cleandoc(tolerance.__doc__ or '')}\n```\n"
 
 
 def report() -> str:
     """A real report: a right rule and two wrong ones."""
-    import examples
+    import report_rules
     import verify
     from verify.environment import environment
 
-    verdicts = tuple(verify.run(spec, cases=14) for spec in examples.SPECS)
+    verdicts = tuple(verify.run(spec, cases=14) for spec in report_rules.SPECS)
     return verify.Report(verdicts=verdicts, environment=environment()).to_html()
 
 
