@@ -59,10 +59,10 @@ print(f"{jax.device_count()} x {jax.devices()[0].device_kind} ({kind}), JAX {jax
 # %% [markdown]
 # ## Verify some layers
 #
-# 14 cases each: random sizes, dtypes, options and values, every check. `verify run` in a terminal does all layers with 104 cases.
+# 8 cases each: random sizes, dtypes, options and values, every check. `verify run` in a terminal does all layers with 104 cases.
 
 # %%
-verdicts = [verify.run(name, cases=14) for name in ("linear", "layer_norm", "softmax_cross_entropy")]
+verdicts = [verify.run(name, cases=8) for name in ("linear", "layer_norm", "softmax_cross_entropy")]
 for verdict in verdicts:
     print(
         f"{verdict.name:<22} {verdict.status}  {verdict.comparisons:,} comparisons, a relative error of {verdict.smallest_detectable:.1e} would have been caught"

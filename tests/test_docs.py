@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,30 @@ RUN = ("python", "console", "diff")
 PAGES = [p for p in sorted(DOCS.rglob("*.md")) if "generated" not in p.parts and re.search(rf"^```({'|'.join(RUN)})$", p.read_text(), re.M)]
 
 
-def pattern(text: str) -> str:
-    """Words as they are, "..." for anything, any number of seconds."""
-    words = re.sub(r"\d+(\.\d+)?s\b|\b\d+(\.\d+)? s\b", " SECONDS ", text).split()
-    return " ".join(".*" if word == "..." else re.escape(word) for word in words)
+def words(text: str) -> list[str]:
+    """Without line breaks, and with any number of seconds alike."""
+    return re.sub(r"\b\d+(\.\d+)? ?s\b", " SECONDS ", text).split()
 
 
 def assert_prints(printed: str, wanted: str, where: str) -> None:
-    got = " ".join(re.sub(r"\d+(\.\d+)?s\b|\b\d+(\.\d+)? s\b", " SECONDS ", printed).split())
-    assert re.fullmatch(pattern(wanted), got, re.S), f"{where} printed\n{printed}\nwhere the page has\n{wanted}"
+    pattern = " ".join(".*" if word == "..." else re.escape(word) for word in words(wanted))
+    assert re.fullmatch(pattern, " ".join(words(printed))), f"{where} printed\n{printed}\nwhere the page has\n{wanted}"
+
+
+def forget(folder: Path) -> None:
+    """Modules of this folder are read anew when they are imported next."""
+    for name in [name for name, module in sys.modules.items() if Path(getattr(module, "__file__", None) or "/").parent == folder]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to be in, from which modules can be imported; none stays."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a file that is mended within the second the old bytecode would be read
+    yield tmp_path
+    forget(tmp_path)
 
 
 def command(line: str, folder: Path) -> str:
@@ -41,8 +57,7 @@ def command(line: str, folder: Path) -> str:
     if program == "verify":
         from verify.cli import main
 
-        for name in [n for n, m in sys.modules.items() if Path(getattr(m, "__file__", None) or "/").parent == folder]:
-            del sys.modules[name]  # the page may have mended it
+        forget(folder)  # the page may have mended a module
         return CliRunner().invoke(main, arguments, env={"COLUMNS": "100"}).stdout
     assert program == "pytest", f"a page runs {program}; write ```sh for what only people run"
     done = subprocess.run(
@@ -53,17 +68,14 @@ def command(line: str, folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
-def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of a file that is mended within the second the old bytecode would be read
+def test_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path) -> None:
     namespace: dict = {"__name__": page.stem}
     printed: str | None = None
     for block in BLOCK.finditer(page.read_text()):
         kind, text = block[1], block[2]
         where = f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}"
         if kind == "python" and (named := re.match(r"# (\w+\.py)\n", text)):
-            (tmp_path / named[1]).write_text(text)
+            (folder / named[1]).write_text(text)
         elif kind == "python":
             stream = io.StringIO()
             with contextlib.redirect_stdout(stream):
@@ -75,14 +87,14 @@ def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path, mo
             printed = None
         elif kind == "diff":
             head, *lines = text.splitlines()
-            path = tmp_path / head.removeprefix("--- ")
+            path = folder / head.removeprefix("--- ")
             old, new = ("\n".join(line[1:] for line in lines if line[0] == sign) for sign in "-+")
             assert path.read_text().count(old) == 1, f"{where}: {path.name} does not have these lines once"
             path.write_text(path.read_text().replace(old, new))
         elif kind == "console":
             for entry in re.split(r"^\$ ", text, flags=re.M)[1:]:
                 line, _, wanted = entry.partition("\n")
-                assert_prints(command(line, tmp_path), wanted, f"{where}: {line}")
+                assert_prints(command(line, folder), wanted, f"{where}: {line}")
 
 
 def test_pages_that_show_code_are_found() -> None:

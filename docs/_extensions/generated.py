@@ -124,6 +124,7 @@ def tolerance_text() -> str:
 def report() -> str:
     """A real report: a right rule and two wrong ones."""
     import report_rules
+
     import verify
     from verify.environment import environment
 
