@@ -39,6 +39,7 @@ html_title = "manual-vjp"
 html_static_path = ["_static"]
 html_css_files = ["extra.css"]
 html_extra_path = ["generated/extra"]
+(HERE / "generated" / "extra").mkdir(parents=True, exist_ok=True)  # Sphinx looks for it before `generated` has filled it
 html_theme_options = {
     "repository_url": repository,
     "path_to_docs": "docs",
