@@ -1,6 +1,6 @@
 """Every block of Python and every command of the pages in docs/ runs, in the order of its page, and prints what stands there.
 
-```python   is run; if its first line is `# NAME.py`, it is that file.        ```diff   mends that file.
+```text     right after a block of Python: what it prints.                    ```console   `$ command`, and what it prints.
 ```text     right after a block of Python: what it prints.                         ```console   `$ command`, and what it prints.
 A line "..." stands for anything; numbers of seconds are not compared. ```sh and ```yaml are for people to run, and so is a block
 under a line `<!-- not run: WHY -->` (a package that is not installed here).
