@@ -45,6 +45,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site, into build/docs: pages made from the code, figures measured, internal links checked. A warning is an error."""
+    session.run(sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "--fresh-env", "-b", "html", "docs", "build/docs")
+
+
+@nox.session
 def compat(session: nox.Session) -> None:
     """The fast tests on the oldest and the newest JAX, on the interpreters that are here."""
     for python, jax in JAX.items():
