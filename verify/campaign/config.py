@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 
 from verify.config import read
 
-Seed = Annotated[int, Meta(ge=0, lt=2**63)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Text = Annotated[str, Meta(min_length=1)]
 
 

@@ -33,7 +33,7 @@ class Contained:
     def __init__(self) -> None:
         request, self._writing = os.pipe()
         self._reading, reply = os.pipe()
-        self._errors = tempfile.TemporaryFile("ab+")  # noqa: SIM115: it lives as long as the process
+        self._errors = tempfile.TemporaryFile("ab+")  # noqa: SIM115 (it lives as long as the process)
         command = [sys.executable, "-m", "verify.campaign.worker", str(request), str(reply)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(

@@ -51,7 +51,7 @@ def _content(files: tuple[Path, ...]) -> str:
 @lru_cache(maxsize=1024)
 def _sources(module: str) -> frozenset[Path]:
     """The source files of a module and of all that it imports, at any depth, from its own package. Nothing is imported to find them."""
-    top = module.split(".")[0]
+    top = module.split(".", maxsplit=1)[0]
     if top in ("", "jax", "jaxlib", "numpy"):  # their versions are in the environment
         return frozenset()
     found: dict[str, Path] = {}
