@@ -119,7 +119,8 @@ class _Channel:
     def _watch(self) -> None:
         while True:
             time.sleep(LOOK)
-            if self._most and resident() > self._most:
+            most = self._most  # read once: the unit may end between the two uses
+            if most and resident() > most:
                 self.send({"kind": "lost", "what": f"it took more than {self.memory:g} GiB of memory"})
                 os._exit(1)
 
