@@ -17,6 +17,7 @@ JUDGES = (
     "complex-step",
 )  # checks that compare a gradient with an oracle: PASS needs one
 NOTHING_COMPARED = "no gradient was compared with an oracle; the reasons stand below the table"
+BAD = (Status.FAIL, Status.ERROR)
 _DTYPE_ORDER = (None, "float64", "float32", "bfloat16", "float16", "mixed")
 
 
@@ -68,7 +69,7 @@ def merge_verdicts(parts: Sequence[Verdict], checks: Sequence[str]) -> Verdict:
     Numbers are sums, but for the smallest detectable error, a median of medians; a shape that two parts drew counts twice.
     """
     findings = merged([finding for part in parts for finding in part.findings], checks)
-    verdict = status(findings)
+    verdict = max([status(findings), *(part.status for part in parts if part.status in BAD)], key=lambda status: status.badness)
     speaker = next((part for part in parts if part.status is verdict), parts[0])
     notes = [note for part in parts for note in part.notes if note != NOTHING_COMPARED]
     if verdict in (Status.INCONCLUSIVE, Status.SKIP) and not any(finding.status is Status.INCONCLUSIVE for finding in findings):

@@ -55,7 +55,8 @@ def campaign(
     --resume goes on where it stopped. Ctrl-C waits for the units that run, twice ends them.
     """
     config = load(file)
-    units = shard(plan(config), part) if part else plan(config)
+    whole = plan(config)
+    units = shard(whole, part) if part else whole
     path = Path(journal_file or Path(file).stem + ".db")
     workers = workers or config.workers or cores()
     limit = seconds(budget) if budget else None
@@ -75,7 +76,7 @@ def campaign(
                 click.echo(f"verify: {clean(spec)}: all its units are ERROR: {clean(trouble)}", err=True)
             todo = left(units, rows, prepared, only_failed)
             journal.remember(
-                planned=len(units), checks=prepared.checks, environment=prepared.environment, run=_asked(file, config, part), campaign=msgspec.to_builtins(config)
+                planned=len(units), whole=len(whole), checks=prepared.checks, environment=prepared.environment, run=_asked(file, config, part), campaign=msgspec.to_builtins(config)
             )  # fmt: skip
             progress = Progress(total=len(units), done=len(units) - len(todo))
             with _interruptible(progress), view(progress, quiet) as show:
@@ -170,13 +171,11 @@ def merge(files: tuple[str, ...], output: str) -> None:
     if Path(output).exists():
         raise SpecError(f"{output}: it exists already; name a new file")
     rows: dict[Unit, Row] = {}
-    planned = 0
     facts: dict[str, Any] = {}
     for file in files:
         with Journal(file) as journal:
             own, damaged = journal.rows()
             facts = facts or journal.facts()
-            planned += journal.facts().get("planned", len(own))
         if damaged:
             raise SpecError(f"{file}: {damaged:,} rows are damaged; run their units again with --resume first")
         for row in own:
@@ -185,7 +184,7 @@ def merge(files: tuple[str, ...], output: str) -> None:
             rows.setdefault(row.unit, row)
     with Journal(output, write=True) as journal:
         journal.add(*rows.values())
-        journal.remember(**{**facts, "planned": planned})
+        journal.remember(**{**facts, "planned": facts.get("whole")})
     click.echo(f"{len(rows):,} units of {len(files):,} journals")
 
 

@@ -167,8 +167,7 @@ class Journal:
 
     def facts(self) -> dict[str, Any]:
         with self._explained():
-            stored = self._base.execute("SELECT name, value, hash FROM facts").fetchall()
-        return {name: json.loads(value) for name, value, own in stored if own == _hash((name, value))}
+            return read_facts(self._base)
 
     def rows(self) -> tuple[list[Row], int]:
         """The rows in order, and how many are there that are damaged."""
@@ -198,6 +197,12 @@ def whole(values: Iterable[Any]) -> Row | None:
     """A row as it is stored, its hash the last; None where it is not what was written."""
     *content, own = values
     return Row(**dict(zip(COLUMNS, content, strict=True))) if own == _hash(content) else None
+
+
+def read_facts(base: sqlite3.Connection) -> dict[str, Any]:
+    """The facts that are what was written."""
+    stored = base.execute("SELECT name, value, hash FROM facts")
+    return {name: json.loads(value) for name, value, own in stored if own == _hash((name, value))}
 
 
 def _hash(values: Iterable[Any]) -> str:

@@ -51,7 +51,8 @@ def shard(units: Sequence[Unit], text: str) -> tuple[Unit, ...]:
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise SpecError(f"--shard {text!r} is not K/N with 1 <= K <= N, such as 2/8")
-    return tuple(units[int(match[1]) - 1 :: int(match[2])])
+    part, parts = int(match[1]), int(match[2])
+    return tuple(units[(part - 1) * len(units) // parts : part * len(units) // parts])  # in one piece: some of every spec
 
 
 def seconds(text: str) -> float:

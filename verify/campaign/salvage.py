@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
-from verify.campaign.journal import SELECT, Journal, Row, connect, is_journal, whole
+from verify.campaign.journal import SELECT, Journal, Row, connect, is_journal, read_facts, whole
 from verify.spec import SpecError
 
 
@@ -16,16 +17,18 @@ def export(old: str | Path, new: str | Path) -> tuple[int, int]:
         raise SpecError(f"journal {new}: it exists already; name a new file")
     if not is_journal(old):
         raise SpecError(f"journal {old}: no SQLite file, so nothing in it can be read")
-    rows, damaged = _readable(Path(old))
+    rows, damaged, facts = _readable(Path(old))
     with Journal(new, write=True) as journal:
         journal.add(*rows)
+        journal.remember(**facts)
     return len(rows), damaged
 
 
-def _readable(path: Path) -> tuple[list[Row], int]:
+def _readable(path: Path) -> tuple[list[Row], int, dict[str, Any]]:
     """Rows from the first on until SQLite meets damage, and from the last back: what lies on both sides of it."""
     found: dict[object, Row] = {}
-    damaged = set()
+    damaged: set[Any] = set()
+    facts: dict[str, Any] = {}
     with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(path, write=False)) as base:
         base.execute("PRAGMA writable_schema=ON")  # else SQLite opens no file that is shorter than it was; nothing is written
         for query in (SELECT, SELECT.replace("ORDER BY spec, seed, start, stop", "ORDER BY spec DESC, seed DESC, start DESC, stop DESC")):
@@ -35,4 +38,6 @@ def _readable(path: Path) -> tuple[list[Row], int]:
                         found[row.unit] = row
                     else:
                         damaged.add(values)
-    return list(found.values()), len(damaged)
+        with contextlib.suppress(sqlite3.Error):
+            facts = read_facts(base)
+    return list(found.values()), len(damaged), facts

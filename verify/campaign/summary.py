@@ -9,18 +9,17 @@ from typing import Any
 
 from verify.campaign.journal import Journal
 from verify.campaign.plan import Unit
-from verify.merging import merge_verdicts
-from verify.records import Report, Status, Verdict
+from verify.merging import BAD, merge_verdicts
+from verify.records import Report, Verdict
 from verify.report.json import NotAReport
 
-BAD = (Status.FAIL, Status.ERROR)
 SLOWER, SECONDS = 1.5, 1.0  # times, and at least so many seconds: below it is the machine's mood
 LESS_ACCURATE = 1.05  # the same case gives the same error to the bit, so that little is already a change
 LISTED = 20
 
 
 class Summary:
-    """What a journal says: `units` and their verdicts, `facts`, `missing` and `damaged` units."""
+    """What a journal says: `units` and their verdicts, `facts`, how many units were `planned` (None: not known), and how many are `damaged`."""
 
     def __init__(self, journal: Journal) -> None:
         rows, self.damaged = journal.rows()
@@ -32,13 +31,17 @@ class Summary:
                 self.units[row.unit] = row.read()
             except NotAReport:
                 self.damaged += 1
-        self.missing = max(0, self.facts.get("planned", 0) - len(self.units))
+        self.planned: int | None = self.facts.get("planned")
 
     @property
     def remarks(self) -> list[str]:
         """What keeps the journal from being the whole campaign."""
         damaged = f"{self.damaged:,} damaged units were left out" if self.damaged else ""
-        missing = f"{self.missing:,} of {self.facts.get('planned', 0):,} units are not done" if self.missing else ""
+        missing = ""
+        if self.planned is None:
+            missing = "how many units were planned is not known any more"
+        elif len(self.units) < self.planned:
+            missing = f"{self.planned - len(self.units):,} of {self.planned:,} units are not done"
         remarks = [text for text in (damaged, missing) if text]
         return [*remarks, "verify campaign FILE --resume runs them"] if remarks else []
 
@@ -52,7 +55,7 @@ class Summary:
         if against is not None:
             news = dict(self.changes(against))
             verdicts = [replace(verdict, notes=(*verdict.notes, *news.get(verdict.name, ()))) for verdict in verdicts]
-        run: dict[str, Any] = {**self.facts.get("run", {}), "planned": self.facts.get("planned", 0), "units": len(self.units)}
+        run: dict[str, Any] = {**self.facts.get("run", {}), "planned": self.planned or 0, "units": len(self.units)}
         return Report(verdicts=tuple(verdicts), environment=self.facts.get("environment", {}), run=run)
 
     def changes(self, earlier: Summary) -> Iterator[tuple[str, list[str]]]:

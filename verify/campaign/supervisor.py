@@ -14,12 +14,12 @@ from verify.campaign.config import Campaign
 from verify.campaign.executors import Place
 from verify.campaign.journal import Journal, Row, row
 from verify.campaign.plan import Unit
+from verify.merging import BAD
 from verify.records import Finding, Status, Verdict
 from verify.report import json as report_json
 from verify.spec import SpecError
 
 ATTEMPTS = 2
-BAD = (Status.FAIL, Status.ERROR)
 
 
 @dataclass(kw_only=True)
