@@ -9,6 +9,7 @@ checks = ["gradient", "structure"]            # all if left out
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from verify.signature import nearest
 from verify.spec import SpecError
 
 LARGEST = 2**22  # bytes of a config
+DEEP = re.compile(rb"""^[ \t\[]*(?:[\w\-"']+[ \t]*\.[ \t]*){64}""", re.MULTILINE)  # a key of so many parts: tomllib takes hours for a megabyte of them
 Config = TypeVar("Config", bound=msgspec.Struct)
 
 
@@ -55,6 +57,8 @@ def read(path: str | Path, kind: type[Config]) -> Config:
 
 def parse(text: bytes) -> dict[str, Any]:
     """TOML as a dict. Raises SpecError."""
+    if DEEP.search(text):
+        raise SpecError("a key of more than 64 parts is no key of a config")
     try:
         return tomllib.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
