@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +22,9 @@ from verify.signature import nearest
 from verify.spec import SpecError
 
 LARGEST = 2**22  # bytes of a config
-DEEP = re.compile(rb"""^[ \t\[]*(?:[\w\-"']+[ \t]*\.[ \t]*){64}""", re.MULTILINE)  # a key of so many parts: tomllib takes hours for a megabyte of them
+DEEP = re.compile(
+    rb"""^[ \t\[]*(?:[\w\-"']+[ \t]*\.[ \t]*){64}""", re.MULTILINE
+)  # a key of so many parts: tomllib takes hours for a megabyte of them
 Config = TypeVar("Config", bound=msgspec.Struct)
 
 
@@ -76,9 +79,15 @@ def convert(data: Mapping[str, Any], kind: type[Config]) -> Config:
         raise SpecError(str(error)) from None
 
 
+@lru_cache
+def _known(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The keys of a table, and the types of their values."""
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
 def _refuse_unknown(data: Mapping[str, Any], kind: type[msgspec.Struct], table: str) -> None:
     """msgspec would refuse them too, but it does not say what was meant."""
-    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    known = _known(kind)
     for key, value in data.items():
         if key not in known:
             raise SpecError(f"unknown key {key!r}{table}.{nearest(key, known)} Known: {', '.join(known)}")

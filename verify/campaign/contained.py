@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import weakref
-from typing import Any
+from typing import IO, Any
 
 from verify.campaign.worker import GIB
 
@@ -42,6 +42,9 @@ class Contained:
         )  # fmt: skip
         os.close(request)
         os.close(reply)
+        self.close = weakref.finalize(
+            self, _close, self._process, (self._writing, self._reading), self._errors
+        )  # also when its thread ends
         self._rest = b""
         self._first = 0  # bytes that it held when it was first ready
 
@@ -72,16 +75,8 @@ class Contained:
         return bool(self._first) and reply["resident"] - self._first > GROWN * memory * GIB
 
     def kill(self) -> None:
-        """End it and all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def close(self) -> None:
-        self.kill()
-        os.close(self._writing)
-        os.close(self._reading)
-        self._errors.close()
+        """End it and all that it started. From any thread."""
+        _kill(self._process)
 
     def _line(self, deadline: float) -> bytes | None:
         """The next line; empty where the process has ended, None where the deadline is over."""
@@ -101,6 +96,19 @@ class Contained:
         said = LAST_WORDS.search(self._errors.read())
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         return how + (f": {said[0].decode(errors='replace')}" if said else "")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _close(process: subprocess.Popen[bytes], pipes: tuple[int, int], errors: IO[bytes]) -> None:
+    _kill(process)
+    for pipe in pipes:
+        os.close(pipe)
+    errors.close()
 
 
 _mine = threading.local()
