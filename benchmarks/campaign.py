@@ -20,8 +20,9 @@ from typing import Any
 
 from verify.campaign.config import Campaign, Limits
 from verify.campaign.executors import Place, open_place
-from verify.campaign.journal import Journal, Row
+from verify.campaign.journal import Journal
 from verify.campaign.plan import plan
+from verify.campaign.rows import Row
 from verify.campaign.supervisor import Progress, prepare, run
 
 KINDS = (("inline", None), ("processes", 1), ("processes", 2), ("dask", 2))

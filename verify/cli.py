@@ -17,7 +17,8 @@ import click
 
 from verify import files, outputs
 from verify.auditing.command import audit, scan
-from verify.campaign.command import campaign, deliver_journal, journal_group, merge
+from verify.campaign.command import campaign, deliver_journal
+from verify.campaign.upkeep import journal_group, merge
 from verify.spec import SpecError
 from verify.terminal import INTERNAL, INTERRUPTED, NOTHING, USAGE, clean, finish, progress_bar
 

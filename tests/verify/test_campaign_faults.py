@@ -23,10 +23,11 @@ from tests.verify.test_campaign import folder as folder
 from tests.verify.test_reports import HOSTILE
 from verify import SpecError
 from verify.addresses import parse_address
-from verify.campaign import journal as journal_module
+from verify.campaign import rows as rows_module
 from verify.campaign.config import Campaign
-from verify.campaign.journal import Journal, is_journal, row
+from verify.campaign.journal import Journal, is_journal
 from verify.campaign.plan import Unit, plan, seconds, shard
+from verify.campaign.rows import row
 from verify.campaign.summary import Summary
 from verify.config import RunConfig, convert, parse
 from verify.records import Status, Verdict
@@ -258,7 +259,7 @@ def test_a_clock_that_goes_backwards(folder, monkeypatch):
             now[0] -= timedelta(days=1)
             return now[0]
 
-    monkeypatch.setattr(journal_module, "datetime", Backwards)
+    monkeypatch.setattr(rows_module, "datetime", Backwards)
     monkeypatch.setattr(time, "time", lambda: now[0].timestamp())
     verify("campaign", file, "--budget", "1h", "--fail-fast", "--journal", "j.db", status=1)
     verify("campaign", file, "--budget", "1h", "--journal", "j.db", "--resume", status=1)
@@ -272,6 +273,7 @@ def test_reading_runs_no_code(written, folder):
     script = f"""
 import sys
 from verify.campaign.command import *
+from verify.campaign.rows import row
 from verify.campaign.summary import Summary
 import verify.report.json, encodings.idna
 seen = []

@@ -73,6 +73,7 @@ STAGES = [
 CAMPAIGN = [
     "config",
     "plan",
+    "rows",
     "journal",
     "salvage",
     "summary",
@@ -83,6 +84,7 @@ CAMPAIGN = [
     "supervisor",
     "view",
     "command",
+    "upkeep",
 ]
 
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from verify.campaign.plan import Unit
-from verify.records import Verdict
-from verify.report import json as report_json
+from verify.campaign.rows import SELECT, Row, seal, whole
 from verify.spec import SpecError
 
 VERSION = 1  # of the tables
@@ -35,42 +31,6 @@ CREATE TABLE units (
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A finished unit. digest: of what it was run with ("" where that is not known); verdict: JSON; finished: for readers, nothing hangs on it."""
-
-    spec: str
-    seed: int
-    start: int
-    stop: int
-    digest: str
-    attempts: int
-    finished: str
-    verdict: str
-
-    @property
-    def unit(self) -> Unit:
-        return Unit(spec=self.spec, seed=self.seed, start=self.start, stop=self.stop)
-
-    def read(self) -> Verdict:
-        """The verdict. Raises NotAReport."""
-        text = f'{{"schema": "{report_json.SCHEMA}", "environment": {{}}, "run": {{}}, "verdicts": [{self.verdict}]}}'
-        return report_json.read(text).verdicts[0]
-
-
-def row(unit: Unit, digest: str, attempts: int, verdict: Verdict) -> Row:
-    """A row of what has just been finished."""
-    text = json.dumps(report_json.verdict_record(verdict), allow_nan=False)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Row(
-        spec=unit.spec, seed=unit.seed, start=unit.start, stop=unit.stop, digest=digest, attempts=attempts, finished=now, verdict=text
-    )
-
-
-COLUMNS = tuple(field.name for field in fields(Row))
-SELECT = f"SELECT {', '.join(COLUMNS)}, hash FROM units ORDER BY spec, seed, start, stop"
-
-
 class Journal:
     """An open journal. Use as a context manager; `write=True` creates it where it is not there. Raises SpecError for everything that goes wrong with the file."""
 
@@ -82,7 +42,11 @@ class Journal:
                 self._take()
             elif not self.path.is_file():
                 raise SpecError(f"journal {self.path}: there is no such file")
-            self._base = connect(self.path, write)
+            try:
+                self._base = connect(self.path, write)
+            except BaseException:
+                self._release()
+                raise
             try:
                 self._check(write)
             except BaseException:
@@ -95,7 +59,7 @@ class Journal:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._lock)
+            self._release()
             raise SpecError(f"journal {self.path}: another campaign writes to it") from None
 
     def _check(self, write: bool) -> None:
@@ -141,6 +105,9 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):  # a reader is there, or the disk is full: then the log stays beside it
                 self._base.execute("PRAGMA journal_mode=DELETE")
         self._base.close()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -150,7 +117,7 @@ class Journal:
         with self._explained():
             self._base.execute("BEGIN IMMEDIATE")
             try:
-                values = [(*astuple(row), _hash(astuple(row))) for row in rows]
+                values = [(*astuple(row), seal(astuple(row))) for row in rows]
                 self._base.executemany("INSERT OR REPLACE INTO units VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
                 self._base.execute("COMMIT")
             except sqlite3.Error:
@@ -163,7 +130,7 @@ class Journal:
         with self._explained():
             for name, value in facts.items():
                 text = json.dumps(value)
-                self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (name, text, _hash((name, text))))
+                self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (name, text, seal((name, text))))
 
     def facts(self) -> dict[str, Any]:
         with self._explained():
@@ -183,30 +150,21 @@ def connect(path: Path, write: bool) -> sqlite3.Connection:
     base = sqlite3.connect(f"{uri}?mode={'rw' if write else 'ro'}", uri=True, timeout=30, isolation_level=None)
     try:
         base.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:  # a folder where not even a lock can be made
-        if write:
+    except sqlite3.Error as error:
+        base.close()
+        if write or not isinstance(error, sqlite3.OperationalError):
             raise
+        # a folder where not even a lock can be made
         base = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
-    base.text_factory = lambda value: value.decode(
-        "utf-8", "replace"
-    )  # a flipped bit is found by the hash, and must not hide the other rows
+    # a flipped bit is found by the hash, and must not hide the other rows
+    base.text_factory = lambda value: value.decode("utf-8", "replace")
     return base
-
-
-def whole(values: Iterable[Any]) -> Row | None:
-    """A row as it is stored, its hash the last; None where it is not what was written."""
-    *content, own = values
-    return Row(**dict(zip(COLUMNS, content, strict=True))) if own == _hash(content) else None
 
 
 def read_facts(base: sqlite3.Connection) -> dict[str, Any]:
     """The facts that are what was written."""
     stored = base.execute("SELECT name, value, hash FROM facts")
-    return {name: json.loads(value) for name, value, own in stored if own == _hash((name, value))}
-
-
-def _hash(values: Iterable[Any]) -> str:
-    return hashlib.sha256(json.dumps(list(values), default=repr).encode("utf-8", "backslashreplace")).hexdigest()
+    return {name: json.loads(value) for name, value, own in stored if own == seal((name, value))}
 
 
 def is_journal(path: str | Path) -> bool:

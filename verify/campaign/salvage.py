@@ -7,7 +7,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from verify.campaign.journal import SELECT, Journal, Row, connect, is_journal, read_facts, whole
+from verify.campaign.journal import Journal, connect, is_journal, read_facts
+from verify.campaign.rows import SELECT, Row, whole
 from verify.spec import SpecError
 
 

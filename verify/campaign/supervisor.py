@@ -12,8 +12,9 @@ import msgspec
 
 from verify.campaign.config import Campaign
 from verify.campaign.executors import Place
-from verify.campaign.journal import Journal, Row, row
+from verify.campaign.journal import Journal
 from verify.campaign.plan import Unit
+from verify.campaign.rows import Row, row
 from verify.merging import BAD
 from verify.records import Finding, Status, Verdict
 from verify.report import json as report_json
