@@ -62,6 +62,7 @@ def lines(path):
     return path.read_text().split() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(folder):
     file, acked, rng = config(folder, cases=668, specs=["a_right", "b_wrong", "lost"]), folder / "acked", random.Random(0)
     verify("campaign", file, "--journal", "whole.db", status=1)
