@@ -56,7 +56,18 @@ def eat(x):
         time.sleep(0.001)
 
 
+HELD = []
+
+
+def hoard(x):
+    """Keeps memory for ever, as a cache does."""
+    if not HELD:
+        HELD.append(b"x" * (300 * 2**20))
+    return _sine(1.0)(x)
+
+
 FUNCTIONS = {
+    "HOARD": hoard,
     "RIGHT": _sine(1.0), "WRONG": _sine(1.5), "CRASH": crash, "ABORT": abort, "LEAVE": leave, "VANISH": vanish, "STRANGE": raise_strange, "SLEEP": sleep, "EAT": eat,
 }  # fmt: skip
 for _name, _fn in FUNCTIONS.items():

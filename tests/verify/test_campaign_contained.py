@@ -123,6 +123,18 @@ def test_workers_killed_at_random_cost_time_and_no_verdict(tmp_path, inline):
             assert (digest, verdict) == (truth[unit][0], truth[unit][2])
 
 
+def test_a_worker_that_has_kept_much_is_replaced():
+    request = {"want": "unit", "seed": 0, "start": 0, "stop": 2, "checks": ["gradient"], "dtypes": [], "seconds": 60, "memory": 0.5}
+    try:
+        assert contained.answer({**request, "spec": f"{HERE}:RIGHT"})["kind"] == "done"
+        kept = contained._mine.worker
+        assert contained.answer({**request, "spec": f"{HERE}:RIGHT"})["kind"] == "done" and contained._mine.worker is kept
+        assert contained.answer({**request, "spec": f"{HERE}:HOARD"})["kind"] == "done"
+        assert contained._mine.worker is None and kept._process.poll() is not None
+    finally:
+        contained.kill_all()
+
+
 def test_no_worker_outlives_a_supervisor_that_is_killed(tmp_path):
     code = f"from verify.campaign import contained; contained.answer(dict(want='unit', spec='{HERE}:SLEEP', seed=0, start=0, stop=1, checks=[], dtypes=[], seconds=99, memory=1))"  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=_environment())
