@@ -11,17 +11,16 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from verify import files, outputs
 from verify.auditing.command import audit, scan
+from verify.campaign.command import campaign, deliver_journal
+from verify.campaign.upkeep import journal_group, merge
 from verify.spec import SpecError
 from verify.terminal import INTERNAL, INTERRUPTED, NOTHING, USAGE, clean, finish, progress_bar
-
-if TYPE_CHECKING:
-    pass
 
 WORTH_PROCESSES = 60  # cases: below, starting processes (2 s each) costs more than it saves
 
@@ -68,6 +67,7 @@ def main() -> None:
     verify run my_pkg.rules:my_fn       any importable function with jaxtyping annotations, or a Spec
     verify audit train.py               every custom rule that a script or a program calls
     verify scan my_pkg                  every custom rule that a package defines
+    verify campaign nightly.toml        many of them for hours, with a journal
     verify replay layer_norm/0/7        one case again, bit for bit
     verify explain linear               the derivation, with a worked example
     """
@@ -101,7 +101,7 @@ def run(
     wanted = tuple(dict.fromkeys(names or settings.specs or installed()))
     specs = {name: resolve(name) for name in wanted}
     from verify.checks import select
-    from verify.runner import case_count
+    from verify.profiles import case_count
 
     seed = seed if seed is not None else settings.seed or 0
     count = case_count(cases if cases is not None or profile else settings.cases, seed, profile or settings.profile)
@@ -135,17 +135,24 @@ def replay(address: str, **written: str | None) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(), metavar="FILE.json")
+@click.argument("file", type=click.Path(), metavar="FILE.json|J.db")
+@click.option("--against", type=click.Path(), metavar="EARLIER.db", help="Of a journal: say what is other than in an earlier one.")
 @outputs.options
 @click.option("-v", "--verbose", is_flag=True, help="Show every check of every operation.")
-def report(file: str, verbose: bool, **written: str | None) -> None:
-    """Show a report again that `verify run --json` wrote, or write it in another form. FILE may be - for stdin.
+def report(file: str, against: str | None, verbose: bool, **written: str | None) -> None:
+    """Show a report again that `verify run --json` wrote, or the journal of a campaign; or write it in another form. FILE may be - for JSON from stdin.
 
     Exit status: 0 if it could be shown, whatever it says; 2 if it is no report.
     """
+    from verify.campaign.journal import is_journal
     from verify.report.json import NotAReport, read
 
     outputs.require_writable(written)
+    if is_journal(file):
+        deliver_journal(file, against, written, verbose)
+        return
+    if against:
+        raise SpecError(f"--against compares journals, and {file} is none")
     try:
         stored = read(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
     except OSError as error:
@@ -263,8 +270,9 @@ def _verdicts(
     specs: dict[str, Any], cases: int, seed: int, checks: list[str], jobs: int | None, advance: Callable[[str], Callable[[int, int], None] | None]
 ) -> Iterator[Any]:  # fmt: skip
     """One verdict after the other; in processes where there is enough work to pay for starting them."""
+    from verify.environment import cores
     from verify.runner import run_spec
-    from verify.workers import Workers, cores
+    from verify.workers import Workers
 
     jobs = jobs or (cores() if len(specs) * cases >= WORTH_PROCESSES else 1)
     if jobs == 1:
@@ -293,6 +301,9 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
 
 main.add_command(audit)
 main.add_command(scan)
+main.add_command(campaign)
+main.add_command(merge)
+main.add_command(journal_group)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,23 @@ checks = ["gradient", "structure"]            # all if left out
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from verify.signature import nearest
 from verify.spec import SpecError
+
+LARGEST = 2**22  # bytes of a config
+DEEP = re.compile(
+    rb"""^[ \t\[]*(?:[\w\-"']+[ \t]*\.[ \t]*){64}""", re.MULTILINE
+)  # a key of so many parts: tomllib takes hours for a megabyte of them
+Config = TypeVar("Config", bound=msgspec.Struct)
 
 
 class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -31,21 +40,56 @@ class RunConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
 def load(path: str | Path) -> RunConfig:
     """Read and validate a config. Raises SpecError with the file, the key and what was wanted."""
+    return read(path, RunConfig)
+
+
+def read(path: str | Path, kind: type[Config]) -> Config:
+    """A TOML file as a struct of this kind. Raises SpecError with the file, the key and what was wanted."""
     try:
-        text = Path(path).read_bytes()
+        with Path(path).open("rb") as stream:
+            text = stream.read(LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         raise SpecError(f"config {path!s}: {getattr(error, 'strerror', None) or error}") from None
+    if len(text) > LARGEST:
+        raise SpecError(f"config {path}: more than {LARGEST:,} bytes, so it is no config")
     try:
-        data = tomllib.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise SpecError(f"config {path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"config {path}: not TOML: {error}") from None
-    known = RunConfig.__struct_fields__
-    for key in data:
-        if key not in known:
-            raise SpecError(f"config {path}: unknown key {key!r}.{nearest(key, known)} Known: {', '.join(known)}")
-    try:
-        return msgspec.convert(data, RunConfig)
-    except msgspec.ValidationError as error:
+        return convert(parse(text), kind)
+    except SpecError as error:
         raise SpecError(f"config {path}: {error}") from None
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """TOML as a dict. Raises SpecError."""
+    if DEEP.search(text):
+        raise SpecError("a key of more than 64 parts is no key of a config")
+    try:
+        return tomllib.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number of more digits than Python reads
+        raise SpecError(f"not TOML: {error}") from None
+
+
+def convert(data: Mapping[str, Any], kind: type[Config]) -> Config:
+    """What was read, as a struct of this kind. Raises SpecError."""
+    _refuse_unknown(data, kind, "")
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise SpecError(str(error)) from None
+
+
+@lru_cache
+def _known(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The keys of a table, and the types of their values."""
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def _refuse_unknown(data: Mapping[str, Any], kind: type[msgspec.Struct], table: str) -> None:
+    """msgspec would refuse them too, but it does not say what was meant."""
+    known = _known(kind)
+    for key, value in data.items():
+        if key not in known:
+            raise SpecError(f"unknown key {key!r}{table}.{nearest(key, known)} Known: {', '.join(known)}")
+        if isinstance(value, dict) and isinstance(known[key], type) and issubclass(known[key], msgspec.Struct):
+            _refuse_unknown(value, known[key], f" in [{key}]")

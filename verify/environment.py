@@ -31,6 +31,11 @@ def versions() -> dict[str, str]:
     }
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
 
 from verify import checks as all_checks
-from verify import diagnosis
+from verify import diagnosis, merging
 from verify.cases import SHAPE_CASES, Case, draw
 from verify.checks.structure import user_line
 from verify.evidence import elements, evidence
+from verify.merging import NOTHING_COMPARED
 from verify.observe import Observation, add_seconds, observe
+from verify.profiles import case_count as case_count
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict
 from verify.shrink import shrink
-from verify.signature import nearest
-from verify.spec import Spec, SpecError
+from verify.spec import Spec
 
-PROFILES = {"quick": 28, "default": 104, "deep": 728}  # cases of an operation
 THREADS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
 BY_CHANCE = (
     "the case that failed does not fail when it runs alone: what the rule computes depends on the calls before it (state outside of the residuals), on the time "
     "or on chance"
 )
 ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
-
-
-_DTYPE_ORDER = (None, "float64", "float32", "bfloat16", "float16", "mixed")
 
 
 @dataclass(frozen=True)
@@ -68,19 +64,6 @@ def run_spec(
     """
     count = case_count(cases, seed, profile)
     return run_cases(spec, list(draw(spec, seed, range(count))), checks, progress, judges)
-
-
-def case_count(cases: int | None, seed: int, profile: str = "default") -> int:
-    """The number of cases to run: `cases`, or else what the profile says. Raises SpecError for numbers and names that make no sense."""
-    if profile not in PROFILES:
-        raise SpecError(
-            f"there is no profile {profile!r}.{nearest(profile, PROFILES)} Known: {', '.join(f'{k} ({v} cases)' for k, v in PROFILES.items())}"
-        )
-    if cases is not None and cases < 1:
-        raise SpecError(f"cases must be at least 1, got {cases}")
-    if not 0 <= seed < 2**63:
-        raise SpecError(f"seed must be between 0 and 2**63 - 1, got {seed}")
-    return PROFILES[profile] if cases is None else cases
 
 
 def run_cases(
@@ -194,61 +177,18 @@ def in_threads(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]
 
 def _merge(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
     """One finding for each check, status, argument and dtype; the worst case speaks for a failure."""
-    groups: dict[tuple[Any, ...], list[Finding]] = {}
-    for result in judged:
-        for finding in result.findings:
-            key = (finding.check, finding.status, finding.argument, finding.dtype)
-            groups.setdefault(key, []).append(finding)
-    order = {check.NAME: position for position, check in enumerate(all_checks.ALL)}
-    merged = [_merged(group) for group in groups.values()]
-    merged.sort(
-        key=lambda finding: (
-            order.get(finding.check, 99),
-            -finding.status.badness,
-            _DTYPE_ORDER.index(finding.dtype),
-            finding.argument or "",
-        )
-    )
+    merged = merging.merged([finding for result in judged for finding in result.findings], [check.NAME for check in all_checks.ALL])
     seconds: dict[str, float] = {}
     for result in judged:
         add_seconds(seconds, result.seconds)
-    status = _status(merged)
+    status = merging.status(merged)
     notes = (f"stopped after {ENOUGH_FAILURES} failing cases",) if stopped else ()
     if status in (Status.INCONCLUSIVE, Status.SKIP) and not any(finding.status is Status.INCONCLUSIVE for finding in merged):
-        notes = (*notes, "no gradient was compared with an oracle; the reasons stand below the table")
+        notes = (*notes, NOTHING_COMPARED)
     return Verdict(
-        name=name, status=status, findings=tuple(merged), comparisons=sum(f.comparisons for f in merged), cases=len(judged),
-        shapes=len({tuple(result.case.sizes.items()) for result in judged}), smallest_detectable=_detectable(merged), notes=notes, timings=seconds,
+        name=name, status=status, findings=merged, comparisons=sum(f.comparisons for f in merged), cases=len(judged),
+        shapes=len({tuple(result.case.sizes.items()) for result in judged}), smallest_detectable=merging.detectable(merged), notes=notes, timings=seconds,
     )  # fmt: skip
-
-
-def _merged(group: Sequence[Finding]) -> Finding:
-    worst = max(group, key=lambda finding: (finding.wrong / max(finding.comparisons, 1), -finding.comparisons))
-    detectable = [finding.detectable for finding in group if finding.detectable is not None]
-    cases = len({finding.address for finding in group})
-    comparisons = sum(finding.comparisons for finding in group)
-    return replace(worst, cases=cases, comparisons=comparisons, detectable=float(np.median(detectable)) if detectable else None)
-
-
-def _status(findings: Iterable[Finding]) -> Status:
-    """The worst of all findings; PASS only if a gradient was really compared with an oracle."""
-    found = list(findings)
-    worst = max((finding.status for finding in found), key=lambda status: status.badness, default=Status.SKIP)
-    if worst in (Status.PASS, Status.SKIP):
-        judged = any(f.status is Status.PASS and f.check in all_checks.JUDGES and f.comparisons for f in found)
-        compared = any(f.status is Status.PASS and f.comparisons for f in found)
-        return Status.PASS if judged else Status.INCONCLUSIVE if compared else Status.SKIP
-    return worst
-
-
-def _detectable(findings: Iterable[Finding]) -> float | None:
-    """The sensitivity of the most exact gradient comparison: the median over its cases."""
-    known = [
-        f.detectable
-        for f in findings
-        if f.check in ("gradient", "precision", "finite-difference") and f.status is Status.PASS and f.detectable is not None
-    ]
-    return min(known) if known else None
 
 
 def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: Sequence[ModuleType]) -> Verdict:

@@ -7,7 +7,6 @@ own chunk with it: the rest goes on in fresh processes, the chunk is tried once 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,11 +22,6 @@ from verify.spec import Spec
 
 CHUNK = 14  # cases, whole shapes: small enough to keep all workers busy to the end
 Chunk = list[tuple[tuple[Finding, ...], dict[str, float]]]
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:

@@ -68,8 +68,25 @@ STAGES = [
     "evidence",
     "runner",
     "api",
+    "campaign",
     "cli",
 ]  # the way of the data
+CAMPAIGN = [
+    "config",
+    "plan",
+    "rows",
+    "journal",
+    "salvage",
+    "summary",
+    "digest",
+    "worker",
+    "contained",
+    "executors",
+    "supervisor",
+    "view",
+    "command",
+    "upkeep",
+]
 
 
 @pytest.mark.parametrize("path", VERIFY, ids=lambda path: str(path.relative_to(ROOT)))
@@ -80,6 +97,16 @@ def test_left_never_imports_right(path):
     later = STAGES[STAGES.index(own) + 1 :]
     found = {name.split(".")[1] for name in imported(path) if name.startswith("verify.")}
     assert not found & set(later), f"{own} imports {found & set(later)}"
+
+
+@pytest.mark.parametrize("path", [path for path in VERIFY if path.parent.name == "campaign"], ids=lambda path: path.stem)
+def test_a_campaign_is_built_in_one_direction(path):
+    if path.stem == "__init__":
+        assert not imported(path) - {"__future__"}
+        return
+    later = CAMPAIGN[CAMPAIGN.index(path.stem) + 1 :]
+    found = {name.split(".")[2] for name in imported(path) if name.startswith("verify.campaign.")}
+    assert not found & set(later), f"{path.stem} imports {found & set(later)}"
 
 
 @pytest.mark.parametrize("path", [path for path in VERIFY if path.parent.name == "report"], ids=lambda path: path.stem)
@@ -103,6 +130,7 @@ HEAVY = ("jax", "jaxlib", "numpy", "rich", "jinja2", "manual_vjp")
         ),
         ("import verify.pytest_plugin", ("jax", "jaxlib", "manual_vjp")),
         ("import verify.config", ("jax", "jaxlib", "manual_vjp")),
+        ("import verify.campaign.command", ("jax", "jaxlib", "rich", "distributed", "manual_vjp")),
         ("import verify.cli", ("jax", "jaxlib", "manual_vjp")),
         ("from verify.cli import main; main(['--help'], standalone_mode=False)", ("jax", "jaxlib", "manual_vjp")),
         ("from verify.cli import main; main(['run', '--help'], standalone_mode=False)", ("jax", "jaxlib", "manual_vjp")),

@@ -33,6 +33,7 @@ from verify.checks import (
     vmap,
     zero_cotangent,
 )
+from verify.merging import JUDGES as JUDGES
 from verify.signature import nearest
 from verify.spec import SpecError
 
@@ -65,13 +66,6 @@ ALL: tuple[ModuleType, ...] = (
     purity,
     residuals,
 )
-JUDGES = (
-    "gradient",
-    "precision",
-    "finite-difference",
-    "adjoint",
-    "complex-step",
-)  # checks that compare a gradient with an oracle: PASS needs one
 BY_NAME = {check.NAME: check for check in ALL}
 BY_CODE = {check.CODE: check for check in ALL}
 

@@ -35,6 +35,11 @@ def read(text: str | bytes) -> Report:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise NotAReport(f"no JSON, or cut off: {error}") from None
+    return convert(value)
+
+
+def convert(value: Any) -> Report:
+    """A report from the object of `record`. Raises NotAReport."""
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:
         found = f'its schema is "{schema}"' if isinstance(schema, str) else 'it has no "schema"'
