@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 if __name__ == "__main__":  # before JAX starts; a process of `over_processes` comes with its own setting
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")

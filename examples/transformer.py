@@ -122,7 +122,7 @@ def trainer(layers, dtype="float32"):
             params, state = carry
             value, gradient = jax.value_and_grad(ft.partial(loss, layers, dtype))(params, *batch)
             updates, state = optimizer().update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), (value, optax.global_norm(gradient))
+            return (optax.apply_updates(params, updates), state), (value, optax.tree.norm(gradient))
 
         return jax.lax.scan(step, (params, optimizer().init(params)), (batches, keys))[1]
 
