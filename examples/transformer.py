@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> Result:
     starts = rng.integers(len(text) - LENGTH, size=(options.steps, BATCH, 1))
     batches = text[starts + np.arange(LENGTH + 1)]
     share = np.bincount(text) / len(text)
-    params = initial_params(jax.random.key(0))
+    params = jax.jit(initial_params)(jax.random.key(0))
 
     autodiff = trainer(TEXTBOOK)
     by_hand, by_autodiff = trainer(BY_HAND)(params, batches), autodiff(params, batches)

@@ -24,10 +24,14 @@ def test_transformer(capsys):
     for run in (result.by_hand, result.by_autodiff, result.in_bfloat16):
         assert len(run.losses) == len(run.norms) == 80
         assert np.isfinite(run.losses).all() and (run.norms > 0).all()
-        assert run.losses[-20:].mean() < result.frequencies < np.log(128) * 0.9 < run.losses[0]  # it knows more than how frequent each letter is
+        assert (
+            run.losses[-20:].mean() < result.frequencies < np.log(128) * 0.9 < run.losses[0]
+        )  # it knows more than how frequent each letter is
     assert 0 < result.rounding < 1e-4
     assert result.difference <= 4 * result.rounding
-    assert 10 * result.rounding < np.max(np.abs(result.in_bfloat16.losses - result.by_hand.losses)) < 0.05  # bfloat16 it is, and no more than that
+    assert (
+        10 * result.rounding < np.max(np.abs(result.in_bfloat16.losses - result.by_hand.losses)) < 0.05
+    )  # bfloat16 it is, and no more than that
 
 
 def test_parallel(capsys):
