@@ -34,11 +34,15 @@ def test_norms_of_gradients():
     for s in textbook.SPECTRAL:
         np.testing.assert_allclose(found["plain"][f"{s}"], s**k, rtol=1e-5)  # exact; six digits are kept
         # a random turn is at a right angle to what it turns, nearly: squares add up; four deviations of 1 / FEATURES in each of the layers
-        np.testing.assert_allclose(np.log(found["residual"][f"{s}"]), k * np.log(1 + s**2) / 2, atol=4 * np.sqrt(layers) / textbook.FEATURES)
+        np.testing.assert_allclose(
+            np.log(found["residual"][f"{s}"]), k * np.log(1 + s**2) / 2, atol=4 * np.sqrt(layers) / textbook.FEATURES
+        )
         # both: nothing vanishes, and growth is that of a root instead of a power
         assert all(1 <= value <= 2 * np.sqrt(1 + at) for at, value in enumerate(found["residual, normalised"][f"{s}"]))
     normalised = [found["normalised"][f"{s}"] for s in textbook.SPECTRAL]
-    np.testing.assert_allclose(normalised, np.broadcast_to(normalised[1], (3, layers + 1)), rtol=1e-3)  # a factor before it changes nothing, but for eps
+    np.testing.assert_allclose(
+        normalised, np.broadcast_to(normalised[1], (3, layers + 1)), rtol=1e-3
+    )  # a factor before it changes nothing, but for eps
 
 
 def test_the_page_shows_the_last_result():

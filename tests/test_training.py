@@ -107,7 +107,8 @@ def test_accumulated_parts_are_the_large_batch(parts):
 
 # Checkpointing: the same operations once more, so the same gradient
 
-RULES = ("attention", "gelu", "layer_norm", "linear", "mlp", "rms_norm")
+KEEPING = ("attention", "layer_norm", "mlp", "rms_norm")  # rules with residuals of their own
+RULES = (*KEEPING, "gelu", "linear")
 
 
 def a_block(x, p):
@@ -145,7 +146,7 @@ def test_optimize_remat_changes_no_gradient(without):
             rule.defvjp(rule.fwd, rule.bwd, optimize_remat=True)
         jax.clear_caches()
         program = jax.make_jaxpr(lambda x, p: jax.vjp(a_block, x, p)[0])(*block_arguments())
-        assert sum(equation.primitive.name == "remat_opt" for equation in walk(program)) == len(RULES)  # each rule took the option
+        assert sum(equation.primitive.name == "remat_opt" for equation in walk(program)) == len(KEEPING)  # they took the option
         close(block_gradient(jax.checkpoint(a_block)), without)
     finally:
         for rule in rules:
