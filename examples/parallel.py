@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 if __name__ == "__main__":  # before JAX starts; a process of `over_processes` comes with its own setting
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
 import jax
@@ -37,7 +38,10 @@ from manual_vjp import gelu, layer_norm, linear, softmax_cross_entropy
 PIXELS, HIDDEN, CLASSES, BATCH = 64, 32, 10, 64
 # Sums of at most BATCH terms and products of at most PIXELS, each in another order: 64 * 2.2e-16 = 1.4e-14 of the sum of the terms' sizes, for each of a dozen operations
 BOUND = 2e-13  # of the largest number in the gradient of an array
-NOT_HERE = 3  # exit status of a process that finds no collectives for CPU
+NOT_HERE, MISSING = (
+    3,
+    "this build of jaxlib has no collectives (gloo) for processes on CPU",
+)  # exit status and message of a process that finds none
 
 # How each array is split; what is not named is whole on every device.
 SPLIT = {
@@ -164,7 +168,7 @@ def over_processes(steps: int, seconds: float = 300) -> tuple[Run | None, str]:
                 process.kill()
                 process.wait()
         if NOT_HERE in [process.returncode for process in started]:
-            return None, errors[0].strip().splitlines()[-1]
+            return None, next(line for text in errors for line in text.splitlines() if line.startswith(MISSING))
         if any(process.returncode for process in started):
             raise RuntimeError("parallel: a process failed\n" + "\n".join(errors))
         with np.load(f"{folder}/run.npz") as arrays:
@@ -179,9 +183,9 @@ def process(number: int, address: str, steps: int, out: str) -> None:
         jax.distributed.initialize(address, num_processes=2, process_id=number)
         jax.devices()
     except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-        if not any(word in str(error).lower() for word in ("gloo", "collectives", "unimplemented")):
+        if not any(word in str(error).lower() for word in ("make_gloo", "jax_cpu_collectives", "unimplemented")):
             raise
-        print(f"this build of jaxlib has no collectives (gloo) for processes on CPU: {error}".replace("\n", " "), file=sys.stderr)
+        print(f"{MISSING}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(NOT_HERE) from error
     run = on_mesh(two_by_two(), steps, explicit=True)
     if number == 0:

@@ -74,10 +74,20 @@ def initial_params(key):
 
 def reorder(params, order):
     """The same function with the features in another order, so that all sums over them run in another order."""
-    axes = dict.fromkeys(("letters", "places", "scale", "bias", "out", "w2", "b2"), -1) | dict.fromkeys(
-        ("query", "key", "value", "w1", "logits"), -2
-    )
-    return jax.tree.map_with_path(lambda path, a: a if path[-1].key == "b1" else jnp.take(a, order, axes[path[-1].key]), params)
+    last = (
+        "letters",
+        "places",
+        "scale",
+        "bias",
+        "out",
+        "w2",
+        "b2",
+    )  # whose features are the last axis; those of the others are the one before it
+
+    def turn(path, a):
+        return a if path[-1].key == "b1" else jnp.take(a, order, -1 if path[-1].key in last else -2)
+
+    return jax.tree.map_with_path(turn, params)
 
 
 def block(layers, x, params, key):

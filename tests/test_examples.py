@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,3 +47,23 @@ def test_parallel(capsys):
         assert f"NOT RUN: {result.reason}" in capsys.readouterr().out
         pytest.skip(result.reason)
     assert 0 < module.difference(result.by_processes, result.single) < module.BOUND
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("make_gloo_tcp_collectives only implemented for linux and macos"), SystemExit),
+        (RuntimeError("address in use"), RuntimeError),
+    ],
+)
+def test_a_platform_without_collectives_is_told_from_a_failure(error, raised, capsys):
+    module = load("parallel")
+
+    def initialize(*args, **options):
+        raise error
+
+    module.jax = SimpleNamespace(config=SimpleNamespace(update=lambda *args: None), distributed=SimpleNamespace(initialize=initialize))
+    with pytest.raises(raised) as caught:
+        module.process(0, "localhost:1", 1, "unused")
+    assert capsys.readouterr().err == (f"{module.MISSING}: {error}\n" if raised is SystemExit else "")
+    assert raised is not SystemExit or caught.value.code == module.NOT_HERE
