@@ -62,7 +62,8 @@ def _ours(error: Exception) -> bool:
 class Call:
     """A spec's function and reference bound to one case's structure and options.
 
-    names: the path of each floating-point leaf ("x", "params['w']"); slots: the positions of `diff` and `rest` among all leaves.
+    names: the path of each floating-point leaf ("x", "params['w']"), rest_names: of each other array; slots: the positions of `diff` and `rest`
+        among all leaves.
     A complex argument or output is an array of (real, imaginary) pairs here, so that every oracle and check deals with real numbers; `pairs` are the
     slots of such arguments.
     """
@@ -77,6 +78,7 @@ class Call:
     tree: Any
     options: dict[str, Any]
     pairs: frozenset[int] = frozenset()
+    rest_names: tuple[str, ...] = ()
 
     @property
     def pair_leaves(self) -> frozenset[int]:
@@ -173,7 +175,7 @@ def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     statics = tuple(leaf.value if isinstance(leaf, Static) else None for leaf in leaves)
     call = Call(
         fn=spec.fn, reference=spec.reference or spec.fn, has_reference=spec.reference is not None, names=tuple(names[i] for i in floats),
-        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options), pairs=pairs,
+        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options), pairs=pairs, rest_names=tuple(names[i] for i in rest),
     )  # fmt: skip
     _check_arity(spec, case)
     values = [jax.random.key(leaves[i].seed) if isinstance(leaves[i], Key) else leaves[i] for i in rest]

@@ -252,13 +252,18 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
     case = smallest[responsible]
+    outcomes = [(result.case, result.failed) for result in judged]
     if case.sizes:
-        case = shrink(spec, case, lambda smaller: fails(smaller, responsible))
+
+        def still_fails(smaller: Case) -> bool:
+            outcomes.append((smaller, fails(smaller, responsible)))
+            return outcomes[-1][1]
+
+        case = shrink(spec, case, still_fails)
     findings = judge(spec, case, [responsible]).findings
-    outcomes = [(result.case, result.failed) for result in judged] + [(case, True)]
     shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
-    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, sorted(failing[responsible], key=_telling), outcomes)
-    telling = min(failing[responsible], key=lambda case: (case.stress, *_telling(case)))
+    telling, *others = sorted(failing[responsible], key=_telling)
+    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, [telling, *others], outcomes)
     seen = evidence(
         spec, responsible.NAME, telling, judge(spec, telling, [responsible]).findings, case, shown, [(r.case, r.findings) for r in judged]
     )
@@ -283,7 +288,7 @@ def _failing_checks(result: Judged) -> set[str]:
     return {finding.check for finding in result.findings if finding.status is Status.FAIL}
 
 
-def _telling(case: Case) -> tuple[int, int, int]:
+def _telling(case: Case) -> tuple[bool, bool, int, int, int]:
     """Cases whose sizes are all different and above 1 show patterns best; in a case of a single element everything looks like a factor."""
-    sizes = [size for size in case.sizes.values() if isinstance(size, int)] or [2]
-    return (sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), elements(case))
+    sizes = [n for size in case.sizes.values() for n in (size if isinstance(size, tuple) else (size,))]
+    return (case.stress, elements(case) <= 1, sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), elements(case))

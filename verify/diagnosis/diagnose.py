@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from verify.cases import Case
 from verify.diagnosis import patterns
-from verify.diagnosis.dropped_path import dropped_path
+from verify.diagnosis.as_if import Explained, as_if
+from verify.diagnosis.at_values import at_values
 from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import Evidence, gather
-from verify.diagnosis.products import wrong_product
+from verify.diagnosis.paths import paths
+from verify.diagnosis.products import strange_product, wrong_product
 from verify.diagnosis.trigger import trigger
 from verify.observe import Observation, observe
 from verify.records import Finding
@@ -21,18 +23,13 @@ from verify.spec import Spec
 from verify.tolerance import EPS
 
 GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "complex-step")
-WHAT: tuple[Callable[[Evidence, int], str | None], ...] = (
-    patterns.not_finite,
-    patterns.zero,
-    patterns.ignores_cotangent,
-    patterns.permuted,
-    patterns.conjugate,
-    patterns.not_linear,
-    patterns.transposed,
-    wrong_product,
-    patterns.reduced,
-)
-SHAPE: tuple[Callable[[Evidence, int], str | None], ...] = (patterns.at_values, patterns.where, patterns.constant_error)
+OTHERS = 2  # failing cases that must agree with the first
+RIGHT = 4  # passing cases that are looked at
+Pattern = Callable[[Evidence, int], str | None]
+FACTS: tuple[Pattern, ...] = (patterns.not_finite, patterns.ignores_cotangent, patterns.not_linear)  # true of a case, whatever the others say
+WHAT: tuple[Pattern, ...] = (patterns.zero, patterns.permuted, patterns.conjugate, patterns.transposed, wrong_product, patterns.reduced)
+WHOLE: tuple[Callable[[Evidence], Explained], ...] = (as_if, paths)
+SHAPE: tuple[Pattern, ...] = (strange_product, patterns.nearly, patterns.where, patterns.constant_error)
 
 
 def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
@@ -44,7 +41,7 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
     try:
         with np.errstate(all="ignore"):
             if check in GRADIENT_CHECKS:
-                sentences = _gradient(spec, observe(spec, failing[0]), failing[1:3])
+                sentences = Gradient(spec, failing, [case for case, failed in cases if not failed]).sentences()
             elif check == "primal":
                 sentences = _forward(observe(spec, failing[0]))
             else:
@@ -58,27 +55,76 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
         return ""
 
 
-def _gradient(spec: Spec, observation: Observation, others: Sequence[Case]) -> list[str]:
-    evidence = gather(observation)
-    if evidence is None:
+class Gradient:
+    """A wrong gradient: the numbers of the most telling failing case, and of a few more, with which an explanation must agree."""
+
+    def __init__(self, spec: Spec, failing: Sequence[Case], passing: Sequence[Case]) -> None:
+        self.first = gather(observe(spec, failing[0]))
+        self.spec = spec
+        self.more = [e for case in failing[1 : 1 + OTHERS] if (e := gather(observe(spec, case))) is not None]
+        self.passing = passing
+
+    def sentences(self) -> list[str]:
+        e = self.first
+        if e is None:
+            return []
+        found: list[str] = []
+        whole: list[str] | None = None
+        for leaf in (leaf for leaf in range(len(e.names)) if e.wrong(leaf)):
+            sentence = self._where_values(leaf) or self._factor(leaf) or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
+            if sentence is None:
+                whole = self._whole() if whole is None else whole
+                if whole:
+                    return whole
+                sentence = self._pattern(leaf, SHAPE)
+            if sentence:
+                found.append(f"the cotangent of {e.names[leaf]}: {sentence}")
+        return found[:3]
+
+    def _telling(self, leaf: int) -> list[Evidence]:
+        """The other cases in which this cotangent is wrong, too."""
+        return [e for e in self.more if e.wrong(leaf)]
+
+    def _pattern(self, leaf: int, tried: Sequence[Pattern], agreed: bool = True) -> str | None:
+        assert self.first is not None
+        for pattern in tried:
+            sentence = pattern(self.first, leaf)
+            if sentence and (not agreed or all(pattern(e, leaf) for e in self._telling(leaf))):
+                return sentence
+        return None
+
+    def _where_values(self, leaf: int) -> str | None:
+        """Where this cotangent is wrong, of failing and passing cases together."""
+        assert self.first is not None
+        return at_values([self.first, *self.more, *self._right()], leaf)
+
+    def _right(self) -> Iterator[Evidence]:
+        if not hasattr(self, "_found_right"):
+            chosen = sorted(self.passing, key=lambda case: (case.stress, case.index))[-RIGHT:]
+            self._found_right = [e for case in chosen if (e := gather(observe(self.spec, case))) is not None]
+        return iter(self._found_right)
+
+    def _whole(self) -> list[str]:
+        """What explains the cotangents of all arguments at once, in all cases."""
+        assert self.first is not None
+        for explain in WHOLE:
+            found = explain(self.first)
+            for e in self.more:
+                if found and any(e.wrong(leaf) for leaf in range(len(e.names))):
+                    others = explain(e)
+                    found = {key: sentence for key, sentence in found.items() if key in others}
+            if found:
+                return [next(iter(found.values()))]
         return []
-    wrong = [leaf for leaf in range(len(evidence.names)) if evidence.wrong(leaf)]
-    path: list[str] = []
-    found: list[str] = []
-    for leaf in wrong:
-        sentence = _factor(spec, evidence, leaf, others) or next((text for what in WHAT if (text := what(evidence, leaf))), None)
-        if sentence is None and not path:
-            path = [text] if (text := dropped_path(evidence)) and _holds_elsewhere(spec, text, others) else []
-        sentence = sentence or next((text for what in SHAPE if (text := what(evidence, leaf))), None)
-        if sentence:
-            found.append(f"the cotangent of {evidence.names[leaf]}: {sentence}")
-    return path or found[:3]
 
-
-def _holds_elsewhere(spec: Spec, sentence: str, others: Sequence[Case]) -> bool:
-    """Whether another failing case gives the same path: at d = 2, "twice" and "times d" are the same."""
-    found = (dropped_path(evidence) for case in others[:1] if (evidence := gather(observe(spec, case))) is not None)
-    return all(other is not None and other.split(" (and")[0] == sentence.split(" (and", maxsplit=1)[0] for other in found)
+    def _factor(self, leaf: int) -> str | None:
+        """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""
+        assert self.first is not None
+        readings = patterns.factors(self.first, leaf)
+        for e in self._telling(leaf) if readings else ():
+            shared = patterns.factors(e, leaf)
+            readings = {name: ratio for name, ratio in readings.items() if name in shared}
+        return patterns.factor_sentence(readings)
 
 
 def _forward(observation: Observation) -> list[str]:
@@ -89,16 +135,3 @@ def _forward(observation: Observation) -> list[str]:
         if factor is not None and abs(factor - 1) > EPS[observation.measured[0].dtype]:
             return [f"the forward rule returns {factor:.6g} times what the primal returns"]
     return []
-
-
-def _factor(spec: Spec, evidence: Evidence, leaf: int, others: Sequence[Case]) -> str | None:
-    """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""
-    readings = patterns.factors(evidence, leaf)
-    for case in others:
-        if not readings:
-            break
-        more = gather(observe(spec, case))
-        if more is not None:
-            shared = patterns.factors(more, leaf)
-            readings = {name: ratio for name, ratio in readings.items() if name in shared}
-    return patterns.factor_sentence(readings)

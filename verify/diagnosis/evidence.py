@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,29 @@ class Evidence:
     def cotangents(self) -> list[np.ndarray]:
         return self.observation.cts["base"]
 
+    @property
+    def others(self) -> list[tuple[str, Any]]:
+        """The arguments without a derivative, by name: indices, masks, keys."""
+        return list(zip(self.observation.call.call.rest_names, self.observation.rest, strict=True))
+
     def wrong(self, leaf: int) -> bool:
-        return not self.same(self.got[leaf], self.want[leaf])
+        return bool(self.got[leaf].size) and not self.same(self.got[leaf], self.want[leaf])
+
+    def wrong_elements(self, leaf: int) -> np.ndarray:
+        got, want = self.got[leaf], self.want[leaf]
+        size = float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0))
+        return ~(np.abs(got - want) <= self.loose * max(size, 1e-300))
+
+    def equals_rule(self, gradient: list[np.ndarray]) -> bool:
+        """Whether a gradient is what the rule gives, of every argument."""
+        pairs = list(zip(gradient, self.got, strict=True))
+        return all(not got.size or self.same(np.asarray(other), got) for other, got in pairs)
+
+    def reference(self, diff: list[Any], rest: list[Any], cts: list[Any]) -> list[np.ndarray]:
+        """The reference's gradient at other inputs of the same shapes."""
+        program = self.observation.exact_program
+        assert program is not None  # where there is a truth
+        return program(diff, rest, cts)["reference"]
 
     def same(self, a: np.ndarray, b: np.ndarray) -> bool:
         """Equal up to rounding, relative to the largest element; arrays of zeros carry no information and equal nothing but zeros."""

@@ -10,6 +10,8 @@ import numpy as np
 from verify.diagnosis.evidence import Evidence
 from verify.observe import MIX
 
+SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
+
 
 def zero(e: Evidence, leaf: int) -> str | None:
     if e.got[leaf].size and not e.got[leaf].any() and e.want[leaf].any():
@@ -77,7 +79,12 @@ def factors(e: Evidence, leaf: int) -> dict[str, float]:
     ratio = constant_ratio(got, want)
     if ratio is None or not e.same(got, ratio * want):
         return {}
-    return {name: ratio for name, value in _readings(e) if abs(abs(ratio) / value - 1) < 4 * e.loose} or {f"{abs(ratio):.6g}": ratio}
+    return {name: ratio for name in readings(e, abs(ratio))}
+
+
+def readings(e: Evidence, factor: float) -> list[str]:
+    """What a positive number may stand for in this case: "sqrt(H)", "1/n", an option, "2", or else itself."""
+    return [name for name, value in _readings(e) if abs(factor / value - 1) < 4 * e.loose] or [f"{factor:.6g}"]
 
 
 def constant_ratio(got: np.ndarray, want: np.ndarray) -> float | None:
@@ -106,9 +113,12 @@ def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
     for value in (2.0, 0.5, 3.0, 4.0, 10.0):
         yield f"{value:g}", value
     for name, value in e.observation.case.options.items():
-        if isinstance(value, float) and value > 0:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
             yield name, value
             yield f"1/{name}", 1 / value
+        if isinstance(value, float) and 0 < value < 1:
+            yield f"1 - {name}", 1 - value
+            yield f"1/(1 - {name})", 1 / (1 - value)
 
 
 def factor_sentence(readings: dict[str, float]) -> str | None:
@@ -196,50 +206,14 @@ def _where(e: Evidence, leaf: int) -> str | None:
     return None
 
 
-def at_values(e: Evidence, leaf: int) -> str | None:
-    """Whether the wrong elements are those with certain values of an argument of the same shape: zeros, negative ones, above a threshold, masked ones."""
+def nearly(e: Evidence, leaf: int) -> str | None:
+    """Right to many digits: something is rounded, or a constant is not exact."""
     got, want = e.got[leaf], e.want[leaf]
-    wrong = ~(np.abs(got - want) <= e.loose * max(float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0)), 1e-300))
-    if not wrong.any() or wrong.all():
+    size = float(np.max(np.abs(want), initial=0.0))
+    error = float(np.max(np.abs(got - want), initial=0.0))
+    if not 0 < error < SMALL * size:
         return None
-    for name, values in _aligned(e, leaf):
-        for words, holds in _value_conditions(values, wrong):
-            if np.array_equal(holds, wrong):
-                return f"it is wrong exactly where {name} {words} ({int(wrong.sum())} of {wrong.size} elements)"
-    return None
-
-
-def _aligned(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Arguments and cotangents that broadcast to the cotangent's shape, the argument itself first."""
-    observation, shape = e.observation, e.got[leaf].shape
-    named = [(e.names[leaf], observation.diff[leaf])]
-    named += [(name, x) for k, (name, x) in enumerate(zip(e.names, observation.diff, strict=True)) if k != leaf]
-    named += [("the upstream cotangent", ct) for ct in e.cotangents]
-    named += [(f"the argument of dtype {x.dtype}", x) for x in observation.rest if isinstance(x, np.ndarray)]
-    for name, values in named:
-        if values.ndim and values.shape[-1:] == shape[-1:] and values.ndim <= len(shape):
-            try:
-                yield name, np.broadcast_to(values, shape)
-            except ValueError:
-                continue
-
-
-def _value_conditions(values: np.ndarray, wrong: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    if values.dtype == bool:
-        yield "is True", values
-        yield "is False", ~values
-        return
-    yield "is 0", values == 0
-    yield "is negative", values < 0
-    yield "is positive", values > 0
-    yield "is not positive", values <= 0
-    lowest, highest = float(np.min(values[wrong])), float(np.max(values[wrong]))
-    size = np.abs(values)
-    smallest, largest = float(np.min(size[wrong])), float(np.max(size[wrong]))
-    yield f"is {lowest:.4g} or more", values >= lowest
-    yield f"is {highest:.4g} or less", values <= highest
-    yield f"is at least {smallest:.4g} in magnitude", size >= smallest
-    yield f"is at most {largest:.4g} in magnitude", size <= largest
+    return f"it is right up to {error / size:.1g} of its size: a constant has too few digits, an eps stands in the wrong place, or something is rounded"
 
 
 def constant_error(e: Evidence, leaf: int) -> str | None:

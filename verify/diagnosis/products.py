@@ -24,17 +24,21 @@ Named = tuple[str, np.ndarray]
 
 
 def wrong_product(e: Evidence, leaf: int) -> str | None:
-    """A sentence that names both products, or None."""
+    """A sentence that names the product and the right one, or None."""
     known = known_arrays(e)
     got = next(products(e, e.got[leaf], known), None)
     if got is None:
         return None
     want = next(products(e, e.want[leaf], known), None)
-    if want is None:
-        return lettered(f"it equals {got[0]}, which is not the derivative")
-    if got[0] == want[0]:
+    if want is None or got[0] == want[0]:
         return None
     return lettered(f"it equals {got[0]} where {want[0]} is wanted: {_difference(got, want)}")
+
+
+def strange_product(e: Evidence, leaf: int) -> str | None:
+    """A product where the right cotangent is none."""
+    got = next(products(e, e.got[leaf], known_arrays(e)), None)
+    return lettered(f"it equals {got[0]}, which is not the derivative") if got else None
 
 
 def lettered(sentence: str) -> str:

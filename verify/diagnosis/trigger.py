@@ -19,6 +19,7 @@ STYLES = {
     "positive": "for positive inputs",
 }
 ENOUGH = 2  # cases on each side, before a pattern is called one
+SHAPES = 3  # different sizes that pass, before one of them is blamed: where all of them are 1, any of them could be
 
 
 def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
@@ -27,7 +28,8 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
     passing = [case for case, failed in cases if not failed]
     if not failing or len(passing) < ENOUGH:
         return None
-    for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH):
+    shapes = len({tuple(case.sizes.items()) for case in passing})
+    for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH and shapes >= SHAPES):
         if all(map(holds, failing)) and not any(map(holds, passing)):
             return f"it is wrong only {words} ({len(failing)} failing and {len(passing)} passing cases agree)"
     return None

@@ -1,0 +1,112 @@
+"""Is the rule right for other inputs than it was given: another option, a mask without holes, shifted indices, another upstream cotangent?
+
+The reference is differentiated at inputs that a mistaken backward may have used in the place of the right ones. Each is a way to ignore, exchange or misread
+what was given.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from verify import engine, programs
+from verify._compat import enable_x64
+from verify.diagnosis.evidence import Evidence
+from verify.spec import SpecError
+
+Explained = dict[str, str]  # what a mistake is, the same in every case -> the sentence about this case
+
+
+def as_if(e: Evidence) -> Explained:
+    """Every way found in which the rule's gradient is the reference's at other inputs."""
+    found: Explained = {}
+    for key, sentence, gradient in itertools.chain(_options(e), _arguments(e), _cotangents(e)):
+        if key not in found and e.equals_rule(gradient):
+            found[key] = sentence
+    return found
+
+
+Try = tuple[str, str, list[np.ndarray]]
+
+
+def _options(e: Evidence) -> Iterator[Try]:
+    observation = e.observation
+    case, given = observation.case, observation.case.options
+    for name, values in observation.spec.options.items():
+        for value in values:
+            if repr(value) == repr(given[name]):
+                continue
+            other = replace(case, options={**given, name: value})
+            try:
+                with enable_x64(True), jax.default_device(engine.host()):
+                    call = programs.trace(programs.bind(observation.spec, other)[0], observation.diff, observation.rest)
+                program = engine.exact(programs.core(call, with_rule=False), observation.diff, observation.rest, e.cotangents)
+                gradient = program(observation.diff, observation.rest, e.cotangents)["reference"]
+            except (programs.StageError, SpecError, TypeError, ValueError):  # outputs of another shape
+                continue
+            yield (
+                f"option {name}",
+                f"the gradient is that for {name}={value!r} where {name}={given[name]!r} is given: the rule ignores or misreads this option",
+                gradient,
+            )
+
+
+def _arguments(e: Evidence) -> Iterator[Try]:
+    """Masks that are not applied, or that are the other way round; indices that are one off."""
+    observation = e.observation
+    for k, (name, value) in enumerate(e.others):
+        if not isinstance(value, np.ndarray):
+            continue
+        changes: list[tuple[str, np.ndarray]] = []
+        if value.dtype == bool:
+            changes = [
+                (f"as if {name} were True everywhere: it is not applied", np.ones_like(value)),
+                (f"as if {name} were False everywhere", np.zeros_like(value)),
+                (f"as if {name} were the other way round", ~value),
+            ]
+        elif value.dtype.kind in "iu":
+            changes = [
+                (f"as if {name} were {name} - 1: its indices are one off", value - value.dtype.type(1)),
+                (f"as if {name} were {name} + 1: its indices are one off", value + value.dtype.type(1)),
+            ]
+        for words, changed in changes:
+            rest = [changed if i == k else other for i, other in enumerate(observation.rest)]
+            yield words, f"the gradient is {words}", e.reference(observation.diff, rest, e.cotangents)
+
+
+def _cotangents(e: Evidence) -> Iterator[Try]:
+    def reference(cts: list[np.ndarray]) -> list[np.ndarray]:
+        return e.reference(e.observation.diff, e.observation.rest, cts)
+
+    cts = e.cotangents
+    shapes = [ct.shape for ct in cts]
+    for order in itertools.permutations(range(len(cts))) if 1 < len(cts) <= 4 else ():
+        if order != tuple(range(len(cts))) and [shapes[k] for k in order] == shapes:
+            words = "the rule takes the upstream cotangents of its outputs in the wrong order"
+            yield words, words, reference([cts[k] for k in order])
+    for k in range(len(cts)) if len(cts) > 1 else ():
+        words = f"the rule ignores the upstream cotangent of output {k}"
+        yield words, words, reference([np.zeros_like(ct) if i == k else ct for i, ct in enumerate(cts)])
+        if all(shape == shapes[0] for shape in shapes):
+            words = f"the rule takes the upstream cotangent of output {k} for those of all outputs"
+            yield words, words, reference([cts[k]] * len(cts))
+    for words, change in SHARED_BY_ALL.items():
+        if any(ct.size > 1 for ct in cts):
+            yield (
+                words,
+                f"the rule takes {words} of the upstream cotangent for all of it",
+                reference([np.full_like(ct, change(ct)) if ct.size else ct for ct in cts]),
+            )
+
+
+SHARED_BY_ALL: dict[str, Callable[[np.ndarray], float]] = {
+    "the mean": lambda ct: float(ct.mean()),
+    "the sum": lambda ct: float(ct.sum()),
+    "the first element": lambda ct: float(ct.flat[0]),
+    "the last element": lambda ct: float(ct.flat[-1]),
+    "the largest element": lambda ct: float(ct.max()),
+}

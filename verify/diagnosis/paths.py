@@ -1,0 +1,128 @@
+"""Which path of the forward does the rule drop, or count too often?
+
+The reference is differentiated again with the derivative of one intermediate cut. A gradient is a sum over paths, so scaling the derivative of an
+intermediate by m gives cut + m (right - cut); where some m fits the rule, that intermediate is the mistake: 0 drops the path through it (it is treated
+as a constant), 2 counts it twice, -1 flips its sign, and a size of the case means a sum for a mean. Where no single one fits, two are cut together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from verify import engine
+from verify.diagnosis.as_if import Explained
+from verify.diagnosis.evidence import Evidence
+from verify.diagnosis.patterns import readings
+from verify.diagnosis.products import describe
+from verify.strip import evaluate
+
+LIMIT = 200  # equations
+PAIRS = 24  # intermediates of which pairs are cut
+WORDS = {
+    0: "treats {} as a constant: its derivative is dropped",
+    2: "counts the path through {} twice",
+    -1: "has the wrong sign on the path through {}",
+}
+
+
+def paths(e: Evidence) -> Explained:
+    """Sentences that name equations of the reference, by equation and factor."""
+    equations, cut = _program(e)
+    found: Explained = {}
+    without: list[tuple[int, list[np.ndarray]]] = []  # intermediates whose cuts differ
+    for k in range(len(equations)):
+        gradient = cut(k)
+        if all(np.array_equal(a, b) for a, b in zip(gradient, e.want, strict=True)):
+            continue
+        for key, words in _fitting(e, gradient):
+            name = describe(equations[k])
+            found.setdefault(f"{key} {name}", "the rule " + words.format(f"the reference's {name}"))
+        if not any(_equal(gradient, other) for _, other in without):
+            without.append((k, gradient))
+    if not found:
+        for (a, _), (b, _) in itertools.combinations(without[:PAIRS], 2):
+            if e.equals_rule(cut(a, b)):
+                names = [describe(equations[k]) for k in (a, b)]
+                words = WORDS[0].format(f"the reference's {names[0]} and its {names[1]}").replace("a constant: its", "constants: their")
+                found.setdefault(f"0 {names}", f"the rule {words.replace('derivative is', 'derivatives are')}")
+    return found
+
+
+def _program(e: Evidence) -> tuple[list[Any], Any]:
+    """The reference's equations, and its gradient with the derivatives of some of them cut. All share one program, with a factor for each."""
+    observation = e.observation
+    call = observation.call
+    equations: list[Any] = []
+
+    def program(diff: list[Any], rest: list[Any], cts: list[Any], keep: Any) -> list[Any]:
+        def scale(equation: Any, outputs: list[Any]) -> list[Any]:
+            if len(equations) >= LIMIT or not any(jnp.issubdtype(value.dtype, jnp.floating) for value in outputs):
+                return outputs
+            m = keep[len(equations)]
+            equations.append(equation)
+            return [_scaled(value, m) for value in outputs]
+
+        def cut(*leaves: Any) -> list[Any]:
+            equations.clear()
+            jaxpr = jax.make_jaxpr(call.run_reference)(list(leaves), rest)
+            return evaluate(jaxpr, jax.tree.leaves((leaves, rest)), scale)
+
+        _, pullback = jax.vjp(cut, *diff)
+        return list(pullback(cts))
+
+    arguments = (observation.diff, observation.rest, e.cotangents)
+    compiled = engine.exact(program, *arguments, np.ones(LIMIT))
+
+    def without(*which: int) -> list[np.ndarray]:
+        keep = np.ones(LIMIT)
+        keep[list(which)] = 0
+        return [np.asarray(g) for g in compiled(*arguments, keep)]
+
+    return list(equations), without
+
+
+def _scaled(value: Any, m: Any) -> Any:
+    """The same value, its derivative times m."""
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    m = m.astype(value.dtype)
+    return m * value + (1 - m) * jax.lax.stop_gradient(value)
+
+
+def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
+    """The factor m that makes the rule's gradient of the right one, and words for it."""
+    if not all(np.isfinite(g).all() for g in (*cut, *e.got, *e.want)):
+        return
+    m = _factor(e, cut)
+    if m is None or not e.equals_rule([c + m * (w - c) for c, w in zip(cut, e.want, strict=True)]):
+        return
+    for whole, words in WORDS.items():
+        if abs(m - whole) < 1e-6:
+            yield str(whole), words
+            return
+    several = sum(int(e.wrong_elements(leaf).sum()) for leaf in range(len(e.got))) > 1  # of a single number, some factor makes any other
+    if several and abs(m) > 1e-6:
+        sign = ", with the wrong sign" if m < 0 else ""
+        for name in readings(e, abs(m)):
+            yield f"{'-' if m < 0 else ''}{name}", f"has the path through {{}} times {name}{sign}"
+
+
+def _factor(e: Evidence, cut: list[np.ndarray]) -> float | None:
+    """m by least squares over all arguments, each in units of its own largest element."""
+    above = below = 0.0
+    for c, got, want in zip(cut, e.got, e.want, strict=True):
+        unit = max(float(np.max(np.abs(want), initial=0.0)), float(np.max(np.abs(got), initial=0.0))) or 1.0
+        path = (want - c) / unit
+        above += float(np.sum((got - c) / unit * path))
+        below += float(np.sum(path * path))
+    return above / below if below else None
+
+
+def _equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(np.allclose(x, y, rtol=1e-9, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True))
