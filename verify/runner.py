@@ -14,9 +14,9 @@ import numpy as np
 
 from verify import checks as all_checks
 from verify import diagnosis
-from verify.cases import SHAPE_CASES, Case, draw
+from verify.cases import SHAPE_CASES, Case, draw, elements
 from verify.checks.structure import user_line
-from verify.evidence import elements, evidence
+from verify.evidence import evidence
 from verify.observe import add_seconds, observe
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict

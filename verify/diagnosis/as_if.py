@@ -18,19 +18,12 @@ from verify._compat import enable_x64
 from verify.diagnosis.evidence import Evidence
 from verify.spec import SpecError
 
-Explained = dict[str, str]  # what a mistake is, the same in every case -> the sentence about this case
+Try = tuple[str, str, list[np.ndarray]]  # a mistake, the same in every case; the sentence about this case; the gradient that it would give
 
 
-def as_if(e: Evidence) -> Explained:
-    """Every way found in which the rule's gradient is the reference's at other inputs."""
-    found: Explained = {}
-    for key, sentence, gradient in itertools.chain(_options(e), _arguments(e), _cotangents(e)):
-        if key not in found and e.equals_rule(gradient):
-            found[key] = sentence
-    return found
-
-
-Try = tuple[str, str, list[np.ndarray]]
+def tries(e: Evidence) -> list[Try]:
+    """The reference's gradients at other inputs."""
+    return list(itertools.chain(_options(e), _masks_and_indices(e), _cotangents(e), _arguments(e)))
 
 
 def _options(e: Evidence) -> Iterator[Try]:
@@ -55,7 +48,7 @@ def _options(e: Evidence) -> Iterator[Try]:
             )
 
 
-def _arguments(e: Evidence) -> Iterator[Try]:
+def _masks_and_indices(e: Evidence) -> Iterator[Try]:
     """Masks that are not applied, or that are the other way round; indices that are one off."""
     observation = e.observation
     for k, (name, value) in enumerate(e.others):
@@ -76,6 +69,23 @@ def _arguments(e: Evidence) -> Iterator[Try]:
         for words, changed in changes:
             rest = [changed if i == k else other for i, other in enumerate(observation.rest)]
             yield words, f"the gradient is {words}", e.reference(observation.diff, rest, e.cotangents)
+
+
+def _arguments(e: Evidence) -> Iterator[Try]:
+    """One argument transposed, reversed or with another sign, or another one of the same shape in its place."""
+    diff = e.observation.diff
+    for k, (name, x) in enumerate(zip(e.names, diff, strict=True)):
+        changes = {f"-{name}": -x, f"|{name}|": np.abs(x)}
+        if x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1:
+            changes[f"{name}^T"] = np.swapaxes(x, -1, -2)
+        if x.ndim:
+            changes[f"{name} reversed along its last axis"] = x[..., ::-1]
+        changes |= {other: y for other, y in zip(e.names, diff, strict=True) if other != name and y.shape == x.shape}
+        for words, changed in changes.items():
+            if not np.array_equal(changed, x):
+                sentence = f"as if {name} were {words}"
+                moved = [changed if i == k else y for i, y in enumerate(diff)]
+                yield sentence, f"the gradient is {sentence}", e.reference(moved, e.observation.rest, e.cotangents)
 
 
 def _cotangents(e: Evidence) -> Iterator[Try]:

@@ -5,69 +5,110 @@ The elements of several cases are looked at together, passing ones among them: i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from verify.diagnosis.evidence import Evidence
 
-FEW = 3  # wrong and right elements that a condition on the sign must separate
-MANY = 8  # the same for a threshold, which is chosen after the fact
+FEW = 3  # elements that are right, beside those where a value is exactly 0
+CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
-Condition = tuple[str, Callable[[np.ndarray], np.ndarray], int]
+Condition = tuple[str, Callable[[np.ndarray], np.ndarray], float]
 
 
 def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
     """A sentence that says where the cotangent of one leaf is wrong, and what it is there; or None."""
     wrong = [e.wrong_elements(leaf) for e in cases]
     count, total = sum(int(w.sum()) for w in wrong), sum(w.size for w in wrong)
-    aligned = [dict(_aligned(e, leaf)) for e in cases]
-    for name in aligned[0] if 0 < count < total else ():
-        if not all(name in arrays for arrays in aligned):
-            continue
-        values = [arrays[name] for arrays in aligned]
-        for words, holds, enough in _conditions(values, wrong):
-            if min(count, total - count) >= enough and all(np.array_equal(holds(v), w) for v, w in zip(values, wrong, strict=True)):
-                return f"it is wrong exactly where {name} {words}{_there(cases, leaf, wrong)}"
+    if total - count < FEW or not count:
+        return None
+    for words, holds in _separating(cases, leaf, wrong, count, total):
+        if all(np.array_equal(h, w) for h, w in zip(holds, wrong, strict=True)):
+            return f"it is wrong exactly where {words}{_there(cases, leaf, wrong)}"
     return None
 
 
+def _separating(
+    cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray], count: int, total: int
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Conditions in words, with the elements of each case in which they hold, if luck alone hardly makes them separate wrong from right."""
+    aligned = [dict(_aligned(e, leaf)) for e in cases]
+    for name in [name for name in aligned[0] if all(name in arrays for arrays in aligned)]:
+        values = [arrays[name] for arrays in aligned]
+        for words, holds, luck in _conditions(values, wrong, count, total):
+            if luck < CHANCE:
+                yield f"{name} {words}", [holds(v) for v in values]
+    clauses = [dict(_clauses(e, leaf)) for e in cases]
+    for words in [words for words in clauses[0] if all(words in arrays for arrays in clauses)]:
+        yield words, [arrays[words] for arrays in clauses]
+
+
 def _aligned(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Arguments and cotangents that broadcast to the cotangent's shape, the argument itself first; then what is true of whole rows of them."""
-    observation, shape = e.observation, e.got[leaf].shape
-    named = [(e.names[leaf], observation.diff[leaf])]
-    named += [(name, x) for k, (name, x) in enumerate(zip(e.names, observation.diff, strict=True)) if k != leaf]
+    """Arguments and cotangents of the cotangent's shape, the argument itself first, or of its first or last axes."""
+    shape = e.got[leaf].shape
+    for name, values in _named(e, leaf):
+        if (values.ndim or not shape) and values.shape == shape[len(shape) - values.ndim :]:
+            yield name, np.broadcast_to(values, shape)
+        if 0 < values.ndim < len(shape) and values.shape == shape[: values.ndim]:
+            yield f"{name} at its row", _along_rows(values, shape)
+
+
+def _named(e: Evidence, leaf: int) -> list[tuple[str, np.ndarray]]:
+    diff = e.observation.diff
+    named = [(e.names[leaf], diff[leaf])]
+    named += [(name, x) for k, (name, x) in enumerate(zip(e.names, diff, strict=True)) if k != leaf]
     named += [(f"upstream cotangent {k}" if k else "the upstream cotangent", ct) for k, ct in enumerate(e.cotangents)]
-    named += [(name, x) for name, x in e.others if isinstance(x, np.ndarray)]
-    for name, values in named:
-        if values.ndim and values.shape[-1:] == shape[-1:] and values.ndim <= len(shape):
-            try:
-                yield name, np.broadcast_to(values, shape)
-            except ValueError:
-                continue
-    for name, values in named:
-        if values.ndim > 1 and values.shape[:-1] == shape[: values.ndim - 1] and len(shape) == values.ndim:
-            empty = ~values.any(-1, keepdims=True)
-            yield f"the whole row of {name}", np.broadcast_to(np.where(empty, 0.0, 1.0), shape)
+    return named + [(name, x) for name, x in e.others if isinstance(x, np.ndarray)]
 
 
-def _conditions(values: Sequence[np.ndarray], wrong: Sequence[np.ndarray]) -> Iterator[Condition]:
+def _clauses(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
+    """What may be true of whole rows: nothing but zeros in one of an argument, or an index that names it."""
+    shape = e.got[leaf].shape
+    for name, values in _named(e, leaf):
+        if values.ndim > 1 and values.shape[:-1] == shape[: values.ndim - 1]:
+            empty = "False" if values.dtype == bool else "0"
+            yield f"the whole row of {name} is {empty}", _along_rows(~values.any(-1), shape)
+    for name, values in e.others:
+        if (
+            not isinstance(values, np.ndarray)
+            or values.dtype.kind != "i"
+            or not shape
+            or not values.size
+            or np.max(np.abs(values)) > shape[0]
+        ):
+            continue
+        rows = np.arange(shape[0])[:, None]
+        flat = values.reshape(-1)
+        yield f"{name} names its row more than once", _along_rows(((flat % shape[0]) == rows).sum(1) > 1, shape)
+        yield f"{name} names its row by a negative number", _along_rows((flat == rows - shape[0]).any(1), shape)
+        yield f"{name} names its row", _along_rows(((flat % shape[0]) == rows).any(1), shape)
+
+
+def _along_rows(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape)
+
+
+def _conditions(values: Sequence[np.ndarray], wrong: Sequence[np.ndarray], count: int, total: int) -> Iterator[Condition]:
     if values[0].dtype == bool:
-        yield "is True", lambda v: v, 1
-        yield "is False", lambda v: ~v, 1
+        yield "is True", lambda v: v, 2.0**-total
+        yield "is False", lambda v: ~v, 2.0**-total
         return
-    yield "is 0", lambda v: v == 0, 1
-    yield "is negative", lambda v: v < 0, FEW
-    yield "is positive", lambda v: v > 0, FEW
-    yield "is not positive", lambda v: v <= 0, FEW
-    yield "is not 0", lambda v: v != 0, FEW
+    yield "is 0", lambda v: v == 0, 0
+    yield "is negative", lambda v: v < 0, 2.0**-total
+    yield "is positive", lambda v: v > 0, 2.0**-total
+    yield "is not positive", lambda v: v <= 0, 2.0**-total
+    yield "is not negative", lambda v: v >= 0, 2.0**-total
+    yield "is not 0", lambda v: v != 0, 2.0**-total
     hit = np.concatenate([v[w] for v, w in zip(values, wrong, strict=True)])
     lowest, highest = float(np.min(hit)), float(np.max(hit))
     smallest, largest = float(np.min(np.abs(hit))), float(np.max(np.abs(hit)))
-    yield f"is {lowest:.4g} or more", lambda v: v >= lowest, MANY
-    yield f"is {highest:.4g} or less", lambda v: v <= highest, MANY
-    yield f"is at least {smallest:.4g} in magnitude", lambda v: np.abs(v) >= smallest, MANY
-    yield f"is at most {largest:.4g} in magnitude", lambda v: np.abs(v) <= largest, MANY
+    luck = 1 / math.comb(total, count)
+    yield f"is {lowest:.4g} or more", lambda v: v >= lowest, luck
+    yield f"is {highest:.4g} or less", lambda v: v <= highest, luck
+    yield f"is at least {smallest:.4g} in magnitude", lambda v: np.abs(v) >= smallest, luck
+    yield f"is at most {largest:.4g} in magnitude", lambda v: np.abs(v) <= largest, luck
 
 
 def _there(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from verify.cases import Case
+from verify.cases import Case, elements
 from verify.diagnosis import patterns
-from verify.diagnosis.as_if import Explained, as_if
+from verify.diagnosis.as_if import Try, tries
 from verify.diagnosis.at_values import at_values
 from verify.diagnosis.elsewhere import elsewhere
-from verify.diagnosis.evidence import Evidence, gather
+from verify.diagnosis.entries import entries
+from verify.diagnosis.evidence import Evidence, Explained, gather
 from verify.diagnosis.paths import paths
 from verify.diagnosis.products import strange_product, wrong_product
 from verify.diagnosis.trigger import trigger
@@ -26,10 +29,26 @@ GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "comple
 OTHERS = 2  # failing cases that must agree with the first
 RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
-FACTS: tuple[Pattern, ...] = (patterns.not_finite, patterns.ignores_cotangent, patterns.not_linear)  # true of a case, whatever the others say
-WHAT: tuple[Pattern, ...] = (patterns.zero, patterns.permuted, patterns.conjugate, patterns.transposed, wrong_product, patterns.reduced)
-WHOLE: tuple[Callable[[Evidence], Explained], ...] = (as_if, paths)
-SHAPE: tuple[Pattern, ...] = (strange_product, patterns.nearly, patterns.where, patterns.constant_error)
+FACTS: tuple[Pattern, ...] = (
+    patterns.not_finite,
+    patterns.ignores_cotangent,
+    patterns.not_linear,
+)  # true of a case, whatever the others say
+WHAT: tuple[Pattern, ...] = (
+    patterns.zero,
+    patterns.permuted,
+    patterns.conjugate,
+    patterns.transposed,
+    patterns.identity,
+    wrong_product,
+    patterns.reduced,
+    patterns.backwards,
+    patterns.shifted,
+    patterns.elsewhere,
+    patterns.asymmetric,
+    entries,
+)
+SHAPE: tuple[Pattern, ...] = (strange_product, patterns.nearly, patterns.rows, patterns.where, patterns.constant_error)
 
 
 def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
@@ -59,10 +78,11 @@ class Gradient:
     """A wrong gradient: the numbers of the most telling failing case, and of a few more, with which an explanation must agree."""
 
     def __init__(self, spec: Spec, failing: Sequence[Case], passing: Sequence[Case]) -> None:
-        self.first = gather(observe(spec, failing[0]))
-        self.spec = spec
-        self.more = [e for case in failing[1 : 1 + OTHERS] if (e := gather(observe(spec, case))) is not None]
-        self.passing = passing
+        self.spec, self.passing = spec, passing
+        self.first = gather(spec, failing[0])
+        clear = [case for case in failing[1:] if _clarity(case) <= _clarity(failing[0])]
+        others = clear[:1] + sorted(clear[1:], key=elements)[-1:]  # a telling one, and the largest
+        self.more = [e for case in others[:OTHERS] if (e := gather(spec, case)) is not None]
 
     def sentences(self) -> list[str]:
         e = self.first
@@ -71,12 +91,14 @@ class Gradient:
         found: list[str] = []
         whole: list[str] | None = None
         for leaf in (leaf for leaf in range(len(e.names)) if e.wrong(leaf)):
-            sentence = self._where_values(leaf) or self._factor(leaf) or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
+            sentence = (
+                self._where_values(leaf) or self._factor(leaf) or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
+            )
             if sentence is None:
-                whole = self._whole() if whole is None else whole
+                whole = self._as_if() or self._paths() if whole is None else whole
                 if whole:
                     return whole
-                sentence = self._pattern(leaf, SHAPE)
+                sentence = self._as_if_of(leaf) or self._pattern(leaf, SHAPE)
             if sentence:
                 found.append(f"the cotangent of {e.names[leaf]}: {sentence}")
         return found[:3]
@@ -89,33 +111,47 @@ class Gradient:
         assert self.first is not None
         for pattern in tried:
             sentence = pattern(self.first, leaf)
-            if sentence and (not agreed or all(pattern(e, leaf) for e in self._telling(leaf))):
+            if sentence and (not agreed or all(_alike(pattern(e, leaf), sentence) for e in self._telling(leaf))):
                 return sentence
         return None
 
     def _where_values(self, leaf: int) -> str | None:
         """Where this cotangent is wrong, of failing and passing cases together."""
         assert self.first is not None
-        return at_values([self.first, *self.more, *self._right()], leaf)
+        return at_values([self.first, *self.more, *self._right], leaf)
 
-    def _right(self) -> Iterator[Evidence]:
-        if not hasattr(self, "_found_right"):
-            chosen = sorted(self.passing, key=lambda case: (case.stress, case.index))[-RIGHT:]
-            self._found_right = [e for case in chosen if (e := gather(observe(self.spec, case))) is not None]
-        return iter(self._found_right)
+    @functools.cached_property
+    def _right(self) -> list[Evidence]:
+        ordinary = [case for case in self.passing if not case.stress]
+        return [e for case in ordinary[-RIGHT:] if (e := gather(self.spec, case)) is not None]
 
-    def _whole(self) -> list[str]:
-        """What explains the cotangents of all arguments at once, in all cases."""
+    @functools.cached_property
+    def _tries(self) -> list[tuple[Evidence, list[Try]]]:
         assert self.first is not None
-        for explain in WHOLE:
-            found = explain(self.first)
-            for e in self.more:
-                if found and any(e.wrong(leaf) for leaf in range(len(e.names))):
-                    others = explain(e)
-                    found = {key: sentence for key, sentence in found.items() if key in others}
-            if found:
-                return [next(iter(found.values()))]
-        return []
+        wrong = [e for e in self.more if any(e.wrong(leaf) for leaf in range(len(e.names)))]
+        return [(e, tries(e)) for e in (self.first, *wrong)]
+
+    def _as_if(self) -> list[str]:
+        """The inputs for which the rule would be right, in all cases."""
+        return _first_agreed([{key: text for key, text, gradient in tried if e.equals_rule(gradient)} for e, tried in self._tries])
+
+    def _as_if_of(self, leaf: int) -> str | None:
+        """The same of one argument's cotangent."""
+        where_wrong = [(e, tried) for e, tried in self._tries if e.wrong(leaf)]
+        agreed = _first_agreed([
+            {key: text for key, text, gradient in tried if e.same(np.asarray(gradient[leaf]), e.got[leaf], e.slack[leaf])} for e, tried in where_wrong
+        ])  # fmt: skip
+        return next(iter(agreed), "").replace("the gradient is", "it is") or None
+
+    def _paths(self) -> list[str]:
+        """What the rule drops or counts too often, in all cases."""
+        assert self.first is not None
+        found: Explained = paths(self.first)
+        for e in self.more:
+            if found and any(e.wrong(leaf) for leaf in range(len(e.names))):
+                others = paths(e, found)
+                found = {key: text for key, text in found.items() if key in others}
+        return list(found.values())[:1]
 
     def _factor(self, leaf: int) -> str | None:
         """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""
@@ -125,6 +161,27 @@ class Gradient:
             shared = patterns.factors(e, leaf)
             readings = {name: ratio for name, ratio in readings.items() if name in shared}
         return patterns.factor_sentence(readings)
+
+
+def _first_agreed(explained: Sequence[Explained]) -> list[str]:
+    """The first sentence of the first case whose mistake explains the others, too."""
+    first, *others = explained
+    return [text for key, text in first.items() if all(key in other for other in others)][:1]
+
+
+def _alike(sentence: str | None, other: str) -> bool:
+    """Whether two sentences name the same mistake: they may differ in numbers, and in intermediates by letter."""
+    return sentence is not None and _kind(sentence) == _kind(other)
+
+
+def _kind(sentence: str) -> str:
+    return re.sub(r"[\d.]+", "#", sentence.split(" where ", maxsplit=1)[0].split(" (", maxsplit=1)[0])
+
+
+def _clarity(case: Case) -> tuple[bool, bool, int]:
+    """Less is clearer: extreme inputs, single elements and sizes of 1 hide patterns."""
+    ones = sum(size == 1 for dims in case.sizes.values() for size in (dims if isinstance(dims, tuple) else (dims,)))
+    return case.stress, elements(case) <= 1, ones
 
 
 def _forward(observation: Observation) -> list[str]:

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify import engine
-from verify.diagnosis.as_if import Explained
-from verify.diagnosis.evidence import Evidence
+from verify.diagnosis.evidence import Evidence, Explained
 from verify.diagnosis.patterns import readings
 from verify.diagnosis.products import describe
 from verify.strip import evaluate
@@ -31,27 +30,33 @@ WORDS = {
 }
 
 
-def paths(e: Evidence) -> Explained:
-    """Sentences that name equations of the reference, by equation and factor."""
+def paths(e: Evidence, known: Explained | None = None) -> Explained:
+    """Sentences that name equations of the reference, by equation and factor; with `known`, those of them that hold here, too."""
     equations, cut = _program(e)
+    names = [describe(equation) for equation in equations]
     found: Explained = {}
-    without: list[tuple[int, list[np.ndarray]]] = []  # intermediates whose cuts differ
-    for k in range(len(equations)):
+    distinct: list[tuple[int, list[np.ndarray]]] = []  # intermediates whose cuts differ
+    for k, name in enumerate(names):
         gradient = cut(k)
         if all(np.array_equal(a, b) for a, b in zip(gradient, e.want, strict=True)):
             continue
         for key, words in _fitting(e, gradient):
-            name = describe(equations[k])
             found.setdefault(f"{key} {name}", "the rule " + words.format(f"the reference's {name}"))
-        if not any(_equal(gradient, other) for _, other in without):
-            without.append((k, gradient))
-    if not found:
-        for (a, _), (b, _) in itertools.combinations(without[:PAIRS], 2):
-            if e.equals_rule(cut(a, b)):
-                names = [describe(equations[k]) for k in (a, b)]
-                words = WORDS[0].format(f"the reference's {names[0]} and its {names[1]}").replace("a constant: its", "constants: their")
-                found.setdefault(f"0 {names}", f"the rule {words.replace('derivative is', 'derivatives are')}")
+        if not any(_equal(gradient, other) for _, other in distinct):
+            distinct.append((k, gradient))
+    if known is not None:
+        pairs = [(a, b) for a, b in itertools.combinations(range(len(names)), 2) if _both(names[a], names[b]) in known]
+    else:
+        pairs = [(a, b) for (a, _), (b, _) in itertools.combinations(distinct[:PAIRS], 2)] if not found else []
+    for a, b in pairs:
+        if e.equals_rule(cut(a, b)):
+            words = f"the rule treats the reference's {names[a]}, and its {names[b]}, as constants: their derivatives are dropped"
+            found.setdefault(_both(names[a], names[b]), words)
     return found
+
+
+def _both(a: str, b: str) -> str:
+    return f"0 {a} and {b}"
 
 
 def _program(e: Evidence) -> tuple[list[Any], Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from verify.diagnosis.evidence import Evidence
 from verify.observe import MIX
 
+HUGE_INPUT = 80.0  # beyond, an exp overflows in float32
 SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
 
 
@@ -22,8 +23,18 @@ def zero(e: Evidence, leaf: int) -> str | None:
 def not_finite(e: Evidence, leaf: int) -> str | None:
     bad = ~np.isfinite(e.got[leaf]) & np.isfinite(e.want[leaf])
     if bad.any():
-        return f"it is NaN or infinite in {int(bad.sum())} of {bad.size} elements where the derivative is finite"
+        return f"it is NaN or infinite in {int(bad.sum())} of {bad.size} elements where the derivative is finite{_overflow(e)}"
     return None
+
+
+def _overflow(e: Evidence) -> str:
+    """What makes an infinity of finite inputs: large ones, or zeros."""
+    largest = max((float(np.max(np.abs(x), initial=0.0)) for x in e.observation.diff), default=0.0)
+    if largest > HUGE_INPUT:
+        return f": something overflows on the way, with inputs as large as {largest:.3g}"
+    if any((x == 0).any() for x in e.observation.diff):
+        return ": something divides by 0, or takes its logarithm, on the way"
+    return ""
 
 
 def ignores_cotangent(e: Evidence, leaf: int) -> str | None:
@@ -79,7 +90,7 @@ def factors(e: Evidence, leaf: int) -> dict[str, float]:
     ratio = constant_ratio(got, want)
     if ratio is None or not e.same(got, ratio * want):
         return {}
-    return {name: ratio for name in readings(e, abs(ratio))}
+    return dict.fromkeys(readings(e, abs(ratio)), ratio)
 
 
 def readings(e: Evidence, factor: float) -> list[str]:
@@ -110,6 +121,12 @@ def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
             yield label, number
             yield f"1/{label}", 1 / number
             yield f"{label}^2", number**2
+    numbers = {name: float(size) for name, size in sizes.items() if not isinstance(size, tuple) and size > 1}
+    for (above, a), (below, b) in itertools.permutations(numbers.items(), 2):
+        yield f"{above}/{below}", a / b
+    for (first, a), (second, b) in itertools.combinations(numbers.items(), 2):
+        yield f"{first}*{second}", a * b
+        yield f"1/({first}*{second})", 1 / (a * b)
     for value in (2.0, 0.5, 3.0, 4.0, 10.0):
         yield f"{value:g}", value
     for name, value in e.observation.case.options.items():
@@ -214,6 +231,58 @@ def nearly(e: Evidence, leaf: int) -> str | None:
     if not 0 < error < SMALL * size:
         return None
     return f"it is right up to {error / size:.1g} of its size: a constant has too few digits, an eps stands in the wrong place, or something is rounded"
+
+
+def rows(e: Evidence, leaf: int) -> str | None:
+    """A factor that is one number along an axis, and another one from row to row."""
+    got, want = e.got[leaf], e.want[leaf]
+    if got.ndim < 2:
+        return None
+    for axis in range(got.ndim):
+        g, w = (np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in (got, want))
+        ratios = [constant_ratio(a, b) for a, b in zip(g, w, strict=True) if b.any()]
+        if got.shape[axis] > 1 and len(ratios) > 1 and all(ratios) and np.ptp(np.array(ratios, float)) > 1e-3:
+            return f"it is the right one times a factor that is one number along axis {axis} and differs from row to row: a norm or a count of each row"
+    return None
+
+
+def backwards(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    axes = (axis for axis in range(got.ndim) if got.shape[axis] > 2 and e.same(got, np.flip(want, axis)))
+    return next((f"it is the right one reversed along axis {axis}" for axis in axes), None)
+
+
+def shifted(e: Evidence, leaf: int) -> str | None:
+    for axis in range(e.got[leaf].ndim):
+        g, w = (np.moveaxis(a, axis, 0) for a in (e.got[leaf], e.want[leaf]))
+        if len(g) < 3:
+            continue
+        if w[1:].any() and e.same(g[:-1], w[1:]):
+            return f"it is the right one shifted by one along axis {axis}: each index has what belongs to the next"
+        if w[:-1].any() and e.same(g[1:], w[:-1]):
+            return f"it is the right one shifted by one along axis {axis}: each index has what belongs to the one before"
+    return None
+
+
+def elsewhere(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    if got.size > 2 and e.same(np.sort(got, axis=None), np.sort(want, axis=None)):
+        return "it holds the right numbers in the wrong places: a permutation or an index that is the other way round"
+    return None
+
+
+def asymmetric(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    if got.ndim >= 2 and got.shape[-1] == got.shape[-2] > 1 and e.same((got + np.swapaxes(got, -1, -2)) / 2, want):
+        return "its symmetric part is right: it is not symmetrised"
+    return None
+
+
+def identity(e: Evidence, leaf: int) -> str | None:
+    for ct in e.cotangents:
+        if ct.any() and e.same(e.got[leaf], ct):
+            return "it is the upstream cotangent itself, as if the function were the identity"
+    return None
 
 
 def constant_error(e: Evidence, leaf: int) -> str | None:
