@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from verify import engine, programs
 from verify._compat import enable_x64
 from verify.diagnosis.evidence import Evidence
 from verify.spec import SpecError
+from verify.values import round_to
 
 Try = tuple[str, str, list[np.ndarray]]  # a mistake, the same in every case; the sentence about this case; the gradient that it would give
 
@@ -72,14 +74,15 @@ def _masks_and_indices(e: Evidence) -> Iterator[Try]:
 
 
 def _arguments(e: Evidence) -> Iterator[Try]:
-    """One argument transposed, reversed or with another sign, or another one of the same shape in its place."""
+    """One argument transposed, reversed, rounded or with another sign, or another one of the same shape in its place."""
     diff = e.observation.diff
     for k, (name, x) in enumerate(zip(e.names, diff, strict=True)):
         changes = {f"-{name}": -x, f"|{name}|": np.abs(x)}
         if x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1:
             changes[f"{name}^T"] = np.swapaxes(x, -1, -2)
-        if x.ndim:
+        if x.ndim and x.shape[-1] > 2:
             changes[f"{name} reversed along its last axis"] = x[..., ::-1]
+        changes |= {f"rounded to {dtype}": _rounded(dtype)(x) for dtype in COARSE}
         changes |= {other: y for other, y in zip(e.names, diff, strict=True) if other != name and y.shape == x.shape}
         for words, changed in changes.items():
             if not np.array_equal(changed, x):
@@ -104,19 +107,29 @@ def _cotangents(e: Evidence) -> Iterator[Try]:
         if all(shape == shapes[0] for shape in shapes):
             words = f"the rule takes the upstream cotangent of output {k} for those of all outputs"
             yield words, words, reference([cts[k]] * len(cts))
-    for words, change in SHARED_BY_ALL.items():
-        if any(ct.size > 1 for ct in cts):
-            yield (
-                words,
-                f"the rule takes {words} of the upstream cotangent for all of it",
-                reference([np.full_like(ct, change(ct)) if ct.size else ct for ct in cts]),
-            )
+    for words, change in CHANGED.items():
+        if any(ct.size for ct in cts):
+            sentence = f"as if the upstream cotangent were {words}"
+            yield sentence, f"the gradient is {sentence}", reference([change(ct) if ct.size else ct for ct in cts])
 
 
-SHARED_BY_ALL: dict[str, Callable[[np.ndarray], float]] = {
-    "the mean": lambda ct: float(ct.mean()),
-    "the sum": lambda ct: float(ct.sum()),
-    "the first element": lambda ct: float(ct.flat[0]),
-    "the last element": lambda ct: float(ct.flat[-1]),
-    "the largest element": lambda ct: float(ct.max()),
+def _rounded(dtype: str) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: round_to(x, dtype)
+
+
+def _everywhere(one: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda ct: np.full_like(ct, one(ct))
+
+
+COARSE = ("float32", "float16", "bfloat16")  # the exactest first: what is right in one is right in the coarser ones for round numbers
+CHANGED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "its mean everywhere": _everywhere(np.mean),
+    "its sum everywhere": _everywhere(np.sum),
+    "its first element everywhere": _everywhere(lambda ct: ct.flat[0]),
+    "its last element everywhere": _everywhere(lambda ct: ct.flat[-1]),
+    "its largest element everywhere": _everywhere(np.max),
+    "0 where it is negative": lambda ct: np.maximum(ct, 0),
+    "its magnitude": np.abs,
+    "its sign": np.sign,
+    **{f"rounded to {dtype}": _rounded(dtype) for dtype in COARSE},
 }

@@ -69,7 +69,7 @@ def _clauses(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
     for name, values in _named(e, leaf):
         if values.ndim > 1 and values.shape[:-1] == shape[: values.ndim - 1]:
             empty = "False" if values.dtype == bool else "0"
-            yield f"the whole row of {name} is {empty}", _along_rows(~values.any(-1), shape)
+            yield f"the whole row of {name} is {empty}", _along_rows(np.asarray(~values.any(-1)), shape)
     for name, values in e.others:
         if (
             not isinstance(values, np.ndarray)

@@ -29,11 +29,8 @@ GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "comple
 OTHERS = 2  # failing cases that must agree with the first
 RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
-FACTS: tuple[Pattern, ...] = (
-    patterns.not_finite,
-    patterns.ignores_cotangent,
-    patterns.not_linear,
-)  # true of a case, whatever the others say
+FACTS: tuple[Pattern, ...] = (patterns.not_finite, patterns.ignores_cotangent)  # true of a case, whatever the others say
+NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
 WHAT: tuple[Pattern, ...] = (
     patterns.zero,
     patterns.permuted,
@@ -95,10 +92,10 @@ class Gradient:
                 self._where_values(leaf) or self._factor(leaf) or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
             )
             if sentence is None:
-                whole = self._as_if() or self._paths() if whole is None else whole
+                whole = self._as_if() or ([] if self._pattern(leaf, NONLINEAR, agreed=False) else self._paths()) if whole is None else whole
                 if whole:
                     return whole
-                sentence = self._as_if_of(leaf) or self._pattern(leaf, SHAPE)
+                sentence = self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf) or self._pattern(leaf, SHAPE)
             if sentence:
                 found.append(f"the cotangent of {e.names[leaf]}: {sentence}")
         return found[:3]

@@ -8,14 +8,15 @@ as a constant), 2 counts it twice, -1 flips its sign, and a size of the case mea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
-from verify import engine
+from verify import _compat, engine
 from verify.diagnosis.evidence import Evidence, Explained
 from verify.diagnosis.patterns import readings
 from verify.diagnosis.products import describe
@@ -32,8 +33,7 @@ WORDS = {
 
 def paths(e: Evidence, known: Explained | None = None) -> Explained:
     """Sentences that name equations of the reference, by equation and factor; with `known`, those of them that hold here, too."""
-    equations, cut = _program(e)
-    names = [describe(equation) for equation in equations]
+    names, cut = _program(e)
     found: Explained = {}
     distinct: list[tuple[int, list[np.ndarray]]] = []  # intermediates whose cuts differ
     for k, name in enumerate(names):
@@ -59,22 +59,25 @@ def _both(a: str, b: str) -> str:
     return f"0 {a} and {b}"
 
 
-def _program(e: Evidence) -> tuple[list[Any], Any]:
-    """The reference's equations, and its gradient with the derivatives of some of them cut. All share one program, with a factor for each."""
+def _program(e: Evidence) -> tuple[list[str], Callable[..., list[np.ndarray]]]:
+    """The reference's intermediates in words, and its gradient with the derivatives of some of them cut. All share one program, with a factor for each."""
     observation = e.observation
     call = observation.call
-    equations: list[Any] = []
+    names: list[str] = []
 
     def program(diff: list[Any], rest: list[Any], cts: list[Any], keep: Any) -> list[Any]:
-        def scale(equation: Any, outputs: list[Any]) -> list[Any]:
-            if len(equations) >= LIMIT or not any(jnp.issubdtype(value.dtype, jnp.floating) for value in outputs):
+        def scale(equation: Any, inputs: list[Any], outputs: list[Any]) -> list[Any]:
+            if len(names) >= LIMIT - 1 or not any(jnp.issubdtype(value.dtype, jnp.floating) for value in outputs):
                 return outputs
-            m = keep[len(equations)]
-            equations.append(equation)
+            m = keep[len(names)]
+            names.append(describe(equation))
+            if equation.primitive.name == "scan" and equation.params["num_carry"]:
+                outputs = _scan(equation, inputs, keep[len(names)])
+                names.append(f"state, carried from step to step in its {names[-1]},")
             return [_scaled(value, m) for value in outputs]
 
         def cut(*leaves: Any) -> list[Any]:
-            equations.clear()
+            names.clear()
             jaxpr = jax.make_jaxpr(call.run_reference)(list(leaves), rest)
             return evaluate(jaxpr, jax.tree.leaves((leaves, rest)), scale)
 
@@ -89,7 +92,24 @@ def _program(e: Evidence) -> tuple[list[Any], Any]:
         keep[list(which)] = 0
         return [np.asarray(g) for g in compiled(*arguments, keep)]
 
-    return list(equations), without
+    return list(names), without
+
+
+def _scan(equation: Any, inputs: list[Any], m: Any) -> list[Any]:
+    """A loop again, the derivative of its state times m from each step to the next; that of its first state is whole."""
+    constants, carried = (equation.params[name] for name in ("num_consts", "num_carry"))
+    body = core.jaxpr_as_fun(_compat.closed(equation.params["jaxpr"]))
+
+    def step(carry: Any, x: Any) -> Any:
+        first, state = carry
+        scaled = [_scaled(value, jnp.where(first, 1, m)) for value in state]
+        out = body(*inputs[:constants], *scaled, *x)
+        return (jnp.zeros_like(first), out[:carried]), out[carried:]
+
+    start = (jnp.ones((), bool), inputs[constants : constants + carried])
+    rest = inputs[constants + carried :]
+    (_, state), stacked = jax.lax.scan(step, start, rest, length=equation.params["length"], reverse=equation.params["reverse"])
+    return [*state, *stacked]
 
 
 def _scaled(value: Any, m: Any) -> Any:

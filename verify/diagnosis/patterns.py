@@ -9,6 +9,7 @@ import numpy as np
 
 from verify.diagnosis.evidence import Evidence
 from verify.observe import MIX
+from verify.tolerance import EPS
 
 HUGE_INPUT = 80.0  # beyond, an exp overflows in float32
 SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
@@ -230,7 +231,11 @@ def nearly(e: Evidence, leaf: int) -> str | None:
     error = float(np.max(np.abs(got - want), initial=0.0))
     if not 0 < error < SMALL * size:
         return None
-    return f"it is right up to {error / size:.1g} of its size: a constant has too few digits, an eps stands in the wrong place, or something is rounded"
+    coarse = next((dtype for dtype in ("float32", "float16", "bfloat16") if EPS[dtype] / 32 < error / size < EPS[dtype]), None)
+    rounded = f"something is rounded (to {coarse}?)" if coarse else "something is rounded"
+    return (
+        f"it is right up to {error / size:.1g} of its size: {rounded}, a constant has too few digits, or an eps stands in the wrong place"
+    )
 
 
 def rows(e: Evidence, leaf: int) -> str | None:
@@ -255,7 +260,7 @@ def backwards(e: Evidence, leaf: int) -> str | None:
 def shifted(e: Evidence, leaf: int) -> str | None:
     for axis in range(e.got[leaf].ndim):
         g, w = (np.moveaxis(a, axis, 0) for a in (e.got[leaf], e.want[leaf]))
-        if len(g) < 3:
+        if len(g) < 5:  # of three, a permutation is soon a shift
             continue
         if w[1:].any() and e.same(g[:-1], w[1:]):
             return f"it is the right one shifted by one along axis {axis}: each index has what belongs to the next"

@@ -83,7 +83,7 @@ def _intermediates(e: Evidence) -> list[Named]:
         found: list[Any] = []
         names.clear()
 
-        def keep(equation: Any, outputs: list[Any]) -> list[Any]:
+        def keep(equation: Any, _: list[Any], outputs: list[Any]) -> list[Any]:
             for value in outputs:
                 if jnp.issubdtype(value.dtype, jnp.floating) and value.ndim:
                     found.append(value)
