@@ -24,20 +24,18 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
     count, total = sum(int(w.sum()) for w in wrong), sum(w.size for w in wrong)
     if total - count < FEW or not count:
         return None
-    for words, holds in _separating(cases, leaf, wrong, count, total):
+    for words, holds in _separating(cases, leaf, wrong):
         if all(np.array_equal(h, w) for h, w in zip(holds, wrong, strict=True)):
             return f"it is wrong exactly where {words}{_there(cases, leaf, wrong)}"
     return None
 
 
-def _separating(
-    cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray], count: int, total: int
-) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Conditions in words, with the elements of each case in which they hold, if luck alone hardly makes them separate wrong from right."""
     aligned = [dict(_aligned(e, leaf)) for e in cases]
     for name in [name for name in aligned[0] if all(name in arrays for arrays in aligned)]:
         values = [arrays[name] for arrays in aligned]
-        for words, holds, luck in _conditions(values, wrong, count, total):
+        for words, holds, luck in _conditions(values, wrong):
             if luck < CHANCE:
                 yield f"{name} {words}", [holds(v) for v in values]
     clauses = [dict(_clauses(e, leaf)) for e in cases]
@@ -90,21 +88,34 @@ def _along_rows(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(values.reshape(values.shape + (1,) * (len(shape) - values.ndim)), shape)
 
 
-def _conditions(values: Sequence[np.ndarray], wrong: Sequence[np.ndarray], count: int, total: int) -> Iterator[Condition]:
+def _units(values: Sequence[np.ndarray], wrong: Sequence[np.ndarray]) -> tuple[int, int]:
+    """How many different values are wrong, and how many right. A case that is wrong or right as a whole is one: that has other reasons."""
+    bad = good = 0
+    for v, w in zip(values, wrong, strict=True):
+        mixed = w.any() and not w.all()
+        bad += len(np.unique(v[w])) if mixed else int(w.any())
+        good += len(np.unique(v[~w])) if mixed else int(w.size > 0 and not w.any())
+    return bad, good
+
+
+def _conditions(values: Sequence[np.ndarray], wrong: Sequence[np.ndarray]) -> Iterator[Condition]:
+    bad, good = _units(values, wrong)
+    by_sign = 2.0 ** -(bad + good)
     if values[0].dtype == bool:
-        yield "is True", lambda v: v, 2.0**-total
-        yield "is False", lambda v: ~v, 2.0**-total
+        mixed = sum(int(w.any() and not w.all()) * w.size for w in wrong)
+        yield "is True", lambda v: v, 2.0**-mixed
+        yield "is False", lambda v: ~v, 2.0**-mixed
         return
     yield "is 0", lambda v: v == 0, 0
-    yield "is negative", lambda v: v < 0, 2.0**-total
-    yield "is positive", lambda v: v > 0, 2.0**-total
-    yield "is not positive", lambda v: v <= 0, 2.0**-total
-    yield "is not negative", lambda v: v >= 0, 2.0**-total
-    yield "is not 0", lambda v: v != 0, 2.0**-total
+    yield "is negative", lambda v: v < 0, by_sign
+    yield "is positive", lambda v: v > 0, by_sign
+    yield "is not positive", lambda v: v <= 0, by_sign
+    yield "is not negative", lambda v: v >= 0, by_sign
+    yield "is not 0", lambda v: v != 0, by_sign
     hit = np.concatenate([v[w] for v, w in zip(values, wrong, strict=True)])
     lowest, highest = float(np.min(hit)), float(np.max(hit))
     smallest, largest = float(np.min(np.abs(hit))), float(np.max(np.abs(hit)))
-    luck = 1 / math.comb(total, count)
+    luck = 1 / math.comb(bad + good, bad)
     yield f"is {lowest:.4g} or more", lambda v: v >= lowest, luck
     yield f"is {highest:.4g} or less", lambda v: v <= highest, luck
     yield f"is at least {smallest:.4g} in magnitude", lambda v: np.abs(v) >= smallest, luck

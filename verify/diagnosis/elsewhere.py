@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from verify.checks.tangent import CONSTANT
 from verify.records import Finding
 from verify.tolerance import EPS
 
@@ -70,6 +71,8 @@ def _rounding(finding: Finding) -> str:
 def _tangent(finding: Finding) -> str:
     by = re.match(r"when (.+?) moves?,", finding.message)
     moved = by[1] if by else "an argument"
+    if CONSTANT in finding.message:
+        return "the rule has a term that is not multiplied by a tangent: where nothing moves, its tangent is not 0"
     if "jvp(a - 2 b)" in finding.message:
         return "the rule is not linear in the tangents, as every derivative is"
     if finding.got == 0:
