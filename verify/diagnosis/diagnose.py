@@ -45,7 +45,7 @@ WHAT: tuple[Pattern, ...] = (
     patterns.asymmetric,
     entries,
 )
-SHAPE: tuple[Pattern, ...] = (strange_product, patterns.nearly, patterns.rows, patterns.where, patterns.constant_error)
+SHAPE: tuple[Pattern, ...] = (strange_product, patterns.right_sum, patterns.nearly, patterns.rows, patterns.where, patterns.constant_error)
 
 
 def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
@@ -98,7 +98,7 @@ class Gradient:
                 sentence = self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf) or self._pattern(leaf, SHAPE)
             if sentence:
                 found.append(f"the cotangent of {e.names[leaf]}: {sentence}")
-        return found[:3]
+        return found[:3] or [f"the cotangent of {name}: {text}" for leaf, name in enumerate(e.names) if (text := patterns.nearly(e, leaf))]
 
     def _telling(self, leaf: int) -> list[Evidence]:
         """The other cases in which this cotangent is wrong, too."""

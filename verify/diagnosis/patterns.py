@@ -11,6 +11,7 @@ from verify.diagnosis.evidence import Evidence
 from verify.observe import MIX
 from verify.tolerance import EPS
 
+WHOLE = ("2", "0.5", "3", "4", "10")  # factors that are slips by themselves; "1" is a sign
 HUGE_INPUT = 80.0  # beyond, an exp overflows in float32
 SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
 
@@ -91,12 +92,18 @@ def factors(e: Evidence, leaf: int) -> dict[str, float]:
     ratio = constant_ratio(got, want)
     if ratio is None or not e.same(got, ratio * want):
         return {}
-    return dict.fromkeys(readings(e, abs(ratio)), ratio)
+    found = readings(e, abs(ratio))
+    several = np.count_nonzero(want) > 1  # of a single number, some factor makes any other
+    return dict.fromkeys(found, ratio) if several or not _is_number(found[0]) else {}
 
 
 def readings(e: Evidence, factor: float) -> list[str]:
     """What a positive number may stand for in this case: "sqrt(H)", "1/n", an option, "2", or else itself."""
     return [name for name, value in _readings(e) if abs(factor / value - 1) < 4 * e.loose] or [f"{factor:.6g}"]
+
+
+def _is_number(name: str) -> bool:
+    return name.replace(".", "", 1).replace("e-", "", 1).replace("e+", "", 1).isdigit() and name not in ("1", *WHOLE)
 
 
 def constant_ratio(got: np.ndarray, want: np.ndarray) -> float | None:
@@ -128,8 +135,7 @@ def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
     for (first, a), (second, b) in itertools.combinations(numbers.items(), 2):
         yield f"{first}*{second}", a * b
         yield f"1/({first}*{second})", 1 / (a * b)
-    for value in (2.0, 0.5, 3.0, 4.0, 10.0):
-        yield f"{value:g}", value
+    yield from ((name, float(name)) for name in WHOLE)
     for name, value in e.observation.case.options.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
             yield name, value
@@ -177,7 +183,13 @@ def reduced(e: Evidence, leaf: int) -> str | None:
         for index in range(ct.shape[0] if ct.ndim > want.ndim else 0):
             if e.same(ct[index], got):
                 return f"it takes one row of the upstream cotangent where the sum over {_axes(right)} is wanted"
-        return f"the right one is the upstream cotangent summed over {_axes(right)}"
+    return None
+
+
+def right_sum(e: Evidence, leaf: int) -> str | None:
+    for ct in e.cotangents:
+        if (right := next((axes for axes, value in sums(ct, e.want[leaf].shape) if e.same(value, e.want[leaf])), None)) is not None:
+            return f"the right one is the upstream cotangent summed over {_axes(right)}"
     return None
 
 
@@ -229,7 +241,7 @@ def nearly(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
     size = float(np.max(np.abs(want), initial=0.0))
     error = float(np.max(np.abs(got - want), initial=0.0))
-    if not 0 < error < SMALL * size:
+    if not e.slack[leaf] < error < SMALL * size:
         return None
     coarse = next((dtype for dtype in ("float32", "float16", "bfloat16") if EPS[dtype] / 32 < error / size < EPS[dtype]), None)
     rounded = f"something is rounded (to {coarse}?)" if coarse else "something is rounded"
