@@ -248,7 +248,8 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
 
     failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
     smallest = {check: min(cases, key=elements) for check, cases in failing.items() if cases}
-    responsible = next((check for check, case in smallest.items() if fails(case, check)), None)
+    by_cause = sorted(smallest, key=lambda check: check.NAME != "repeatability")  # what differs from call to call fails other checks, too
+    responsible = next((check for check in by_cause if fails(smallest[check], check)), None)
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
     case = smallest[responsible]

@@ -41,6 +41,10 @@ def elsewhere(finding: Finding) -> list[str]:
         return [
             f"it is linear for cotangents of ordinary size and not when they are scaled by {power[1]}: a threshold, a clip or an added constant"
         ]
+    if finding.check == "linearity" and finding.dtype not in (None, "float64"):
+        return [
+            f"it is linear in float64 and not in {finding.dtype}: it rounds where it should not, as a long sum does that is accumulated in {finding.dtype}"
+        ]
     usual = USUALLY.get(finding.check)
     if usual is None:
         return []
@@ -64,7 +68,9 @@ def _rounding(finding: Finding) -> str:
     if coarser:
         return f"its error is what rounding to {coarser[0]} makes: a residual, a product or a sum is kept in {coarser[0]}"
     if relative > 0.1:
-        return "it is wrong altogether in this dtype, not only less exact"
+        return (
+            "it is wrong altogether in this dtype, not only less exact: something overflows or vanishes in it on the way, as a square may"
+        )
     return "it rounds where autodiff does not: a long sum is accumulated in this dtype, or rounded numbers are subtracted"
 
 

@@ -60,6 +60,9 @@ def not_linear(e: Evidence, leaf: int) -> str | None:
     if zero.any():
         return "it has a term that is not multiplied by the upstream cotangent: it is not zero for a zero cotangent"
     if not e.same(base + MIX * other, mix):
+        off = float(np.max(np.abs(base + MIX * other - mix)) / np.max(np.abs(mix), initial=1e-300))
+        if off < 10 * SMALL:
+            return f"it is linear in the upstream cotangent up to {off:.1g} of its size only: {_rounded(off)}"
         return "it is not linear in the upstream cotangent, as every derivative is: something clips, squares, rounds or takes a sign"
     return None
 
@@ -248,6 +251,12 @@ def nearly(e: Evidence, leaf: int) -> str | None:
     return (
         f"it is right up to {error / size:.1g} of its size: {rounded}, a constant has too few digits, or an eps stands in the wrong place"
     )
+
+
+def _rounded(error: float) -> str:
+    """What a relative error looks like."""
+    coarse = next((dtype for dtype in ("float32", "float16", "bfloat16") if EPS[dtype] / 32 < error < EPS[dtype]), None)
+    return f"something is rounded (to {coarse}?)" if coarse else "something is rounded"
 
 
 def rows(e: Evidence, leaf: int) -> str | None:
