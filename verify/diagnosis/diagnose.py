@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
 from verify.cases import Case, elements
@@ -29,7 +30,7 @@ GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "comple
 OTHERS = 2  # failing cases that must agree with the first
 RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
-FACTS: tuple[Pattern, ...] = (patterns.not_finite, patterns.ignores_cotangent)  # true of a case, whatever the others say
+FACTS: tuple[Pattern, ...] = (patterns.ignores_cotangent,)  # true of a case, whatever the others say
 NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
 WHAT: tuple[Pattern, ...] = (
     patterns.zero,
@@ -75,7 +76,7 @@ class Gradient:
     """A wrong gradient: the numbers of the most telling failing case, and of a few more, with which an explanation must agree."""
 
     def __init__(self, spec: Spec, failing: Sequence[Case], passing: Sequence[Case]) -> None:
-        self.spec, self.passing = spec, passing
+        self.spec, self.failing, self.passing = spec, failing, passing
         self.first = gather(spec, failing[0])
         clear = [case for case in failing[1:] if _clarity(case) <= _clarity(failing[0])]
         others = clear[:1] + sorted(clear[1:], key=elements)[-1:]  # a telling one, and the largest
@@ -89,7 +90,11 @@ class Gradient:
         whole: list[str] | None = None
         for leaf in (leaf for leaf in range(len(e.names)) if e.wrong(leaf)):
             sentence = (
-                self._where_values(leaf) or self._factor(leaf) or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
+                self._where_values(leaf)
+                or self._factor(leaf)
+                or self._not_finite(leaf)
+                or self._pattern(leaf, FACTS, agreed=False)
+                or self._pattern(leaf, WHAT)
             )
             if sentence is None:
                 whole = self._as_if() or ([] if self._pattern(leaf, NONLINEAR, agreed=False) else self._paths()) if whole is None else whole
@@ -111,6 +116,14 @@ class Gradient:
             if sentence and (not agreed or all(_alike(pattern(e, leaf), sentence) for e in self._telling(leaf))):
                 return sentence
         return None
+
+    def _not_finite(self, leaf: int) -> str | None:
+        assert self.first is not None
+        sentence = patterns.not_finite(self.first, leaf)
+        beyond = max(map(_largest, self.passing), default=np.inf)
+        if sentence and min(map(_largest, self.failing)) > beyond:
+            return f"{sentence}: something overflows or vanishes on the way, as only inputs beyond {beyond:.3g} fail"
+        return sentence
 
     def _where_values(self, leaf: int) -> str | None:
         """Where this cotangent is wrong, of failing and passing cases together."""
@@ -158,6 +171,11 @@ class Gradient:
             shared = patterns.factors(e, leaf)
             readings = {name: ratio for name, ratio in readings.items() if name in shared}
         return patterns.factor_sentence(readings)
+
+
+def _largest(case: Case) -> float:
+    """The largest magnitude among the inputs."""
+    return max((float(np.max(np.abs(x), initial=0.0)) for x in jax.tree.leaves(case.args) if isinstance(x, np.ndarray)), default=0.0)
 
 
 def _first_agreed(explained: Sequence[Explained]) -> list[str]:

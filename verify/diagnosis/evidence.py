@@ -15,6 +15,7 @@ from verify.spec import Spec
 from verify.tolerance import EPS, noise_bound
 from verify.values import wide
 
+ROUNDING = 1e-3  # a slack beyond this part of the numbers themselves would make anything equal
 Explained = dict[str, str]  # what a mistake is, the same in every case -> the sentence about this case
 
 
@@ -68,7 +69,7 @@ class Evidence:
         if a.shape != b.shape or not a.size or not np.isfinite(a).all() or not np.isfinite(b).all():
             return False
         size = max(float(np.max(np.abs(a))), float(np.max(np.abs(b))))
-        return size == 0.0 or float(np.max(np.abs(a - b))) <= max(self.loose * size, slack)
+        return size == 0.0 or float(np.max(np.abs(a - b))) <= max(self.loose * size, min(slack, ROUNDING * size))
 
 
 def gather(spec: Spec, case: Case) -> Evidence | None:
