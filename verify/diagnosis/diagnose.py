@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from verify.cases import Case, elements
+from verify.cases import Case, elements, with_sizes
 from verify.diagnosis import patterns
 from verify.diagnosis.as_if import Try, tries
 from verify.diagnosis.at_values import at_values
@@ -23,14 +23,16 @@ from verify.diagnosis.products import strange_product, wrong_product
 from verify.diagnosis.trigger import trigger
 from verify.observe import Observation, observe
 from verify.records import Finding
-from verify.spec import Spec
+from verify.spec import Spec, SpecError
 from verify.tolerance import EPS
 
 GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "complex-step")
 OTHERS = 2  # failing cases that must agree with the first
+BEYOND_BLOCKS = 11  # a size above 8, and no multiple of a block
 RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
 FACTS: tuple[Pattern, ...] = (patterns.ignores_cotangent,)  # true of a case, whatever the others say
+PLACE: tuple[Pattern, ...] = (patterns.where,)  # it names the case
 NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
 WHAT: tuple[Pattern, ...] = (
     patterns.zero,
@@ -46,7 +48,7 @@ WHAT: tuple[Pattern, ...] = (
     patterns.asymmetric,
     entries,
 )
-SHAPE: tuple[Pattern, ...] = (strange_product, patterns.right_sum, patterns.nearly, patterns.rows, patterns.where, patterns.constant_error)
+SHAPE: tuple[Pattern, ...] = (strange_product, patterns.right_sum, patterns.nearly, patterns.rows, patterns.constant_error)
 
 
 def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[Case], cases: Sequence[tuple[Case, bool]]) -> str:
@@ -58,7 +60,10 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
     try:
         with np.errstate(all="ignore"):
             if check in GRADIENT_CHECKS:
-                sentences = Gradient(spec, failing, [case for case, failed in cases if not failed]).sentences()
+                passing = [case for case, failed in cases if not failed]
+                sentences = Gradient(spec, failing, passing).sentences()
+                if any(patterns.ZERO in sentence for sentence in sentences) and (larger := _larger(spec, failing)):
+                    sentences = Gradient(spec, [larger], passing).sentences() or sentences
             elif check == "primal":
                 sentences = _forward(observe(spec, failing[0]))
             else:
@@ -100,7 +105,12 @@ class Gradient:
                 whole = self._as_if() or ([] if self._pattern(leaf, NONLINEAR, agreed=False) else self._paths()) if whole is None else whole
                 if whole:
                     return whole
-                sentence = self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf) or self._pattern(leaf, SHAPE)
+                sentence = (
+                    self._pattern(leaf, NONLINEAR, agreed=False)
+                    or self._as_if_of(leaf)
+                    or self._pattern(leaf, SHAPE)
+                    or self._pattern(leaf, PLACE, agreed=False)
+                )
             if sentence:
                 found.append(f"the cotangent of {e.names[leaf]}: {sentence}")
         return found[:3] or [f"the cotangent of {name}: {text}" for leaf, name in enumerate(e.names) if (text := patterns.nearly(e, leaf))]
@@ -173,6 +183,21 @@ class Gradient:
         return patterns.factor_sentence(readings)
 
 
+def _larger(spec: Spec, failing: Sequence[Case]) -> Case | None:
+    """A larger case of the same spec: what is 0 in small ones may be a block that did not fit."""
+    sizes = {
+        name: min(spec.sizes.get(name, (1, BEYOND_BLOCKS))[1], BEYOND_BLOCKS)
+        for name, size in failing[0].sizes.items()
+        if isinstance(size, int)
+    }
+    try:
+        larger = with_sizes(spec, failing[0], {**failing[0].sizes, **sizes})
+        e = gather(spec, larger)
+    except SpecError:  # outside of the function's domain
+        return None
+    return larger if e is not None and any(e.wrong(leaf) for leaf in range(len(e.names))) else None
+
+
 def _largest(case: Case) -> float:
     """The largest magnitude among the inputs."""
     return max((float(np.max(np.abs(x), initial=0.0)) for x in jax.tree.leaves(case.args) if isinstance(x, np.ndarray)), default=0.0)
@@ -190,7 +215,7 @@ def _alike(sentence: str | None, other: str) -> bool:
 
 
 def _kind(sentence: str) -> str:
-    return re.sub(r"[\d.]+", "#", sentence.split(" where ", maxsplit=1)[0].split(" (", maxsplit=1)[0])
+    return re.sub(r" ?[\d.]+", "", sentence.split(" where ", maxsplit=1)[0].split(" (", maxsplit=1)[0])
 
 
 def _clarity(case: Case) -> tuple[bool, bool, int]:

@@ -12,12 +12,13 @@ from verify.observe import MIX
 from verify.tolerance import EPS
 
 WHOLE = ("2", "0.5", "3", "4", "10")  # factors that are slips by themselves; "1" is a sign
+ZERO = "it is zero everywhere"
 SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
 
 
 def zero(e: Evidence, leaf: int) -> str | None:
     if e.got[leaf].size and not e.got[leaf].any() and e.want[leaf].any():
-        return "it is zero everywhere: the backward returns None or zeros for an argument that matters"
+        return f"{ZERO}: the backward returns None or zeros for an argument that matters"
     return None
 
 
