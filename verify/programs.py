@@ -25,6 +25,7 @@ from verify.spec import Spec, SpecError
 from verify.strip import count_custom_rules, evaluate
 from verify.values import Key
 
+PAIR = " (as real, imaginary)"  # after the names of complex arguments, which are pairs here
 RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in the core program
 
 
@@ -166,7 +167,7 @@ def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     names = [case.argument_names[path[0].idx] + jax.tree_util.keystr(path[1:]) for path in paths]
     pairs = frozenset(i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.complex128)
     for i in pairs:
-        leaves[i], names[i] = np.stack([leaves[i].real, leaves[i].imag], -1), f"{names[i]} (as real, imaginary)"
+        leaves[i], names[i] = np.stack([leaves[i].real, leaves[i].imag], -1), f"{names[i]}{PAIR}"
     floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64]
     rest = [i for i, leaf in enumerate(leaves) if i not in floats and not isinstance(leaf, Static)]
     if not floats:

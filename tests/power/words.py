@@ -38,6 +38,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "unit-vector-at-zero": ("is 0, and not finite there",),
     "cosine-of-fixed-norm": ("(x * x).sum(-1) * (y * y).sum(-1)", "as a constant"),
     "weight-norm-direction": ("jnp.sqrt((v * v).sum(0)", "as a constant"),
+    "group-norm-over-all-groups": ("only with groups=2",),
     "norm-at-zero": ("where the whole row of x is 0, and not finite there",),
     # attention_rules
     "missing-scale": ("times sqrt(H)", "a factor 1/sqrt(H) is missing"),
@@ -109,7 +110,9 @@ WORDS: dict[str, tuple[str, ...]] = {
     "max-pool-both-of-a-tie": ("The shares of tied entries must sum to one",),
     "stride-ignored": ("failing cases have stride=2",),
     "dilation-ignored": ("of k: it is wrong only from index 1", "failing cases have dilation=2"),
+    "even-kernel-shifted": ("only when m is a multiple of 2",),
     # matrix_rules
+    "gradient-cut-at-16": ("of a: it is wrong only up to index", "only when T >= 17"),
     "inverse-not-transposed": ("as if a were a^T",),
     "solve-not-transposed": ("of b: it is as if a were a^T",),
     "log-det-not-transposed": ("of a: it is the transpose of the right cotangent",),
@@ -170,5 +173,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "jvp-constant-added": ("where nothing moves, its tangent is not 0",),
     "jvp-tangent-in-float32": ("got float32",),
     "jvp-zero-at-zero": ("of x: it is wrong exactly where x is 0, and 0 there",),
+    # complex_rules
+    "product-conjugated": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
+    "intensity-not-conjugated": ("it is the complex conjugate of the right cotangent",),
+    "hermitian-for-transposed": ("as if w were the complex conjugate of w",),
+    "inverse-transform-for-transform": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
 }
 UNTOLD: dict[str, str] = {}

@@ -17,6 +17,7 @@ import numpy as np
 from verify import engine, programs
 from verify._compat import enable_x64
 from verify.diagnosis.evidence import Evidence
+from verify.programs import PAIR
 from verify.spec import SpecError
 from verify.values import round_to
 
@@ -25,7 +26,7 @@ Try = tuple[str, str, list[np.ndarray]]  # a mistake, the same in every case; th
 
 def tries(e: Evidence) -> list[Try]:
     """The reference's gradients at other inputs."""
-    return list(itertools.chain(_options(e), _masks_and_indices(e), _cotangents(e), _arguments(e)))
+    return list(itertools.chain(_options(e), _masks_and_indices(e), _adjoint(e), _cotangents(e), _arguments(e)))
 
 
 def _options(e: Evidence) -> Iterator[Try]:
@@ -76,19 +77,32 @@ def _masks_and_indices(e: Evidence) -> Iterator[Try]:
 def _arguments(e: Evidence) -> Iterator[Try]:
     """One argument transposed, reversed, rounded or with another sign, or another one of the same shape in its place."""
     diff = e.observation.diff
-    for k, (name, x) in enumerate(zip(e.names, diff, strict=True)):
+    names = [name.removesuffix(PAIR) for name in e.names]
+    for k, (name, x) in enumerate(zip(names, diff, strict=True)):
         changes = {f"-{name}": -x, f"|{name}|": np.abs(x)}
-        if x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1:
+        if k in e.observation.call.call.pair_leaves:
+            changes = {f"the complex conjugate of {name}": x * CONJUGATE}
+        elif x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1:
             changes[f"{name}^T"] = np.swapaxes(x, -1, -2)
         if x.ndim and x.shape[-1] > 2:
             changes[f"{name} reversed along its last axis"] = x[..., ::-1]
         changes |= {f"rounded to {dtype}": _rounded(dtype)(x) for dtype in COARSE}
-        changes |= {other: y for other, y in zip(e.names, diff, strict=True) if other != name and y.shape == x.shape}
+        changes |= {other: y for other, y in zip(names, diff, strict=True) if other != name and y.shape == x.shape}
         for words, changed in changes.items():
             if not np.array_equal(changed, x):
                 sentence = f"as if {name} were {words}"
                 moved = [changed if i == k else y for i, y in enumerate(diff)]
                 yield sentence, f"the gradient is {sentence}", e.reference(moved, e.observation.rest, e.cotangents)
+
+
+def _adjoint(e: Evidence) -> Iterator[Try]:
+    """J^H y_ct = conj(J^T conj(y_ct)), of functions of complex numbers, which are pairs here."""
+    pairs = e.observation.call.call.pair_leaves
+    if pairs:
+        cts = [ct * CONJUGATE if ct.shape[-1:] == (2,) else ct for ct in e.cotangents]
+        gradient = e.reference(e.observation.diff, e.observation.rest, cts)
+        sentence = "the gradient is J^H y_ct, with the Jacobian's adjoint, where J^T y_ct is wanted: JAX's VJPs conjugate nothing"
+        yield sentence, sentence, [np.asarray(g) * CONJUGATE if k in pairs else g for k, g in enumerate(gradient)]
 
 
 def _cotangents(e: Evidence) -> Iterator[Try]:
@@ -121,6 +135,7 @@ def _everywhere(one: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], np.n
     return lambda ct: np.full_like(ct, one(ct))
 
 
+CONJUGATE = np.array([1.0, -1.0])  # of (real, imaginary)
 COARSE = ("float32", "float16", "bfloat16")  # the exactest first: what is right in one is right in the coarser ones for round numbers
 CHANGED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "its mean everywhere": _everywhere(np.mean),
