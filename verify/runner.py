@@ -248,8 +248,8 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
 
     failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
     smallest = {check: min(cases, key=elements) for check, cases in failing.items() if cases}
-    by_cause = sorted(smallest, key=lambda check: check.NAME != "repeatability")  # what differs from call to call fails other checks, too
-    responsible = next((check for check in by_cause if fails(smallest[check], check)), None)
+    chance = [check for check in smallest if check.NAME == "repeatability"]  # what differs from call to call fails other checks, too
+    responsible = next(itertools.chain(chance, (check for check, case in smallest.items() if fails(case, check))), None)
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
     case = smallest[responsible]
@@ -262,7 +262,8 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
 
         case = shrink(spec, case, still_fails)
     findings = judge(spec, case, [responsible]).findings
-    shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
+    seen_before = (f for f in verdict.findings if f.check == responsible.NAME)
+    shown = next((finding for finding in (*findings, *seen_before) if finding.status is Status.FAIL), None)
     telling, *others = sorted(failing[responsible], key=_telling)
     sentence = diagnosis.diagnose(spec, responsible.NAME, shown, [telling, *others], outcomes)
     seen = evidence(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.power.corpus import CORPUS, Entry
 from tests.power.right_rules import RIGHT
+from tests.power.words import UNTOLD
 from verify import Spec, Status, checks, run
 from verify.addresses import parse_address
 from verify.cases import Case, draw

@@ -80,6 +80,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cumsum-reverse-ignored": ("for reverse=False where reverse=True is given", "failing cases have reverse=True"),
     "product-divided-by-entry": ("of x: it is wrong exactly where x is 0, and not finite there",),
     "p-norm-of-odd-p": ("as if x were |x|", "only with p=3"),
+    "median-of-even-count": ("only when n is a multiple of 2",),
     "sort-permuted-twice": ("the right numbers in the wrong places: a permutation",),
     "squeezed-at-size-1": ("jnp.squeeze(ct[:, None] * x).sum(0)", "only when d is 1"),
     "mean-over-other-size": ("of x: it is the right one times d/n",),
@@ -104,7 +105,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "unrolled-by-four": ("of w: it counts only the first 8 of the 11 entries",),
     "last-of-odd-lost": ("of x: it counts only the first",),
     "ends-meet": ("elements is wrong: x[0]",),
-    "grid-of-the-other-size": ("of y: it is wrong only from index",),
+    "grid-of-the-other-size": ("of y: only one of 3 elements is wrong: y[2] (at n=2, m=3)",),
+    "powers-of-two-only": ("only when n is no power of 2",),
     # convolution_rules
     "kernel-not-flipped": ("as if k were k reversed",),
     "max-pool-both-of-a-tie": ("The shares of tied entries must sum to one",),
@@ -139,6 +141,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "residual-in-float32": ("something is rounded (to float32?)",),
     "bfloat16-cotangent": ("of x is bfloat16 where x is",),
     "float32-for-second-argument": ("of y is float32 where y is bfloat16",),
+    "accumulator-in-float16": ("something is rounded (to float16?)",),
     # output_rules
     "second-output-ignored": ("ignores the upstream cotangent of output 1",),
     "variance-not-centred": ("constant along axis 1: a term that is a sum or mean",),
@@ -151,6 +154,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "frozen-weight-transposed": ("In a plain call the rule is right", "differentiating by x alone"),
     # state_rules
     "one-context-for-all-calls": ("still held by Context.saved after its trace ended",),
+    "size-of-last-call": ("the rule reads what the last call left behind",),
+    "cache-without-the-option": ("the rule ignores or misreads this option",),
     "cached-tracer": ("a tracer", "of another trace, which was kept outside of the residuals"),
     "kept-in-a-list": ("still held by SEEN[0] after its trace ended",),
     "rounded-by-chance": ("in one call and", "draws a random number that is no argument"),
@@ -173,10 +178,28 @@ WORDS: dict[str, tuple[str, ...]] = {
     "jvp-constant-added": ("where nothing moves, its tangent is not 0",),
     "jvp-tangent-in-float32": ("got float32",),
     "jvp-zero-at-zero": ("of x: it is wrong exactly where x is 0, and 0 there",),
+    "jvp-sigmoid-of-large": ("or less, and not finite there",),
+    "jvp-max-to-every-tie": ("The shares of tied entries must sum to one",),
+    "jvp-stopped": ("the derivative of the gradient by x", "stop_gradient"),
     # complex_rules
     "product-conjugated": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
     "intensity-not-conjugated": ("it is the complex conjugate of the right cotangent",),
     "hermitian-for-transposed": ("as if w were the complex conjugate of w",),
     "inverse-transform-for-transform": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
 }
-UNTOLD: dict[str, str] = {}
+UNTOLD: dict[str, str] = {
+    "causal-off-by-one": "another mask: no change of one input gives it, and comparisons inside of the reference are not varied",
+    "heads-in-other-order": "a reshape in another order: no pattern for it",
+    "hypot-of-squares": "not caught",
+    "log-of-clamped": "it fails in cases of one element, which show no pattern",
+    "input-for-output-of-tanh": "the derivative at another point: values inside of the reference's own derivative are not exchanged",
+    "dropout-another-mask": "it is said with which option, and which elements; not that they are those of another key",
+    "interpolation-weights-swapped": "1 - w for w, inside of the reference's derivative",
+    "padding-weighs": "a padded softmax: no change of one input gives it",
+    "border-of-average-pool": "one count for another at both ends: no pattern for two places",
+    "quadratic-as-if-symmetric": "",
+    "square-as-if-commuting": "both uses of one argument in one product; paths are told apart by intermediates, not by uses",
+    "initial-state-forgotten": "wrong at the first step of a loop: it is said where, not why",
+    "state-after-for-before": "a value of another step: values inside of a loop are not exchanged",
+    "modulus-at-zero": "",
+}

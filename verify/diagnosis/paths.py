@@ -18,7 +18,7 @@ from jax.extend import core
 
 from verify import _compat, engine
 from verify.diagnosis.evidence import Evidence, Explained
-from verify.diagnosis.patterns import readings
+from verify.diagnosis.factors import readings
 from verify.diagnosis.products import describe
 from verify.strip import evaluate
 
