@@ -61,14 +61,14 @@ class Gradient:
     def sentences(self) -> list[str]:
         """What is wrong with each argument's cotangent, or with all of them at once."""
         e = self.first
-        found: list[str] = []
-        for leaf in (leaf for leaf in range(len(e.names)) if e.wrong(leaf)):
-            sentence = self._by_itself(leaf)
-            if sentence is None and self._whole:
-                return self._whole
-            if sentence := sentence or self._at_last(leaf):
-                found.append(f"the cotangent of {e.names[leaf]}: {sentence}")
-        return found[:3] or [f"the cotangent of {name}: {text}" for leaf, name in enumerate(e.names) if (text := patterns.nearly(e, leaf))]
+        wrong = [leaf for leaf in range(len(e.names)) if e.wrong(leaf)]
+        named: dict[int, str | None] = {leaf: self._by_itself(leaf) for leaf in wrong}
+        if not all(named.values()) and self._whole:
+            return self._whole
+        named = {leaf: named[leaf] or self._of_one(leaf) for leaf in wrong}
+        if not any(named.values()):  # no cause is named: say what can be seen
+            named = {leaf: self._seen(leaf) for leaf in wrong} or {leaf: patterns.nearly(e, leaf) for leaf in range(len(e.names))}
+        return [f"the cotangent of {e.names[leaf]}: {sentence}" for leaf, sentence in named.items() if sentence][:3]
 
     def _by_itself(self, leaf: int) -> str | None:
         """What names the mistake with this cotangent alone in view."""
@@ -81,10 +81,12 @@ class Gradient:
         linear = all(patterns.not_linear(self.first, leaf) is None for leaf in range(len(self.first.names)))
         return self._as_if() or (self._paths() if linear else [])
 
-    def _at_last(self, leaf: int) -> str | None:
-        """What is said where nothing better is."""
-        described = self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf) or self._pattern(leaf, SHAPE)
-        return described or self._pattern(leaf, PLACE, agreed=False)
+    def _of_one(self, leaf: int) -> str | None:
+        return self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf)
+
+    def _seen(self, leaf: int) -> str | None:
+        """What the numbers look like."""
+        return self._pattern(leaf, SHAPE) or self._pattern(leaf, PLACE, agreed=False)
 
     def _telling(self, leaf: int) -> list[Evidence]:
         """The other cases in which this cotangent is wrong, too."""

@@ -124,7 +124,8 @@ def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
     """The factor m that makes the rule's gradient of the right one, and words for it."""
     if not all(np.isfinite(g).all() for g in (*cut, *e.got, *e.want)):
         return
-    if e.equals_rule([2 * (w - c) for c, w in zip(cut, e.want, strict=True)]) and any(c.any() for c in cut):
+    twice = [2 * (w - c) if e.wrong(leaf) else w for leaf, (c, w) in enumerate(zip(cut, e.want, strict=True))]
+    if e.equals_rule(twice) and any(cut[leaf].any() for leaf in range(len(cut)) if e.wrong(leaf)):
         yield "2 alone", "counts the path through {} twice and leaves out the others, as if both were the same"
         return
     m = _factor(e, cut)
