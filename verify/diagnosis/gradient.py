@@ -37,6 +37,7 @@ WHAT: tuple[Pattern, ...] = (
     patterns.backwards,
     patterns.shifted,
     patterns.asymmetric,
+    patterns.late,
     entries,
 )
 SHAPE: tuple[Pattern, ...] = (

@@ -13,6 +13,7 @@ from verify.observe import MIX
 from verify.tolerance import EPS
 
 ZERO = "it is zero everywhere"
+BLOCK = 8  # the smallest size of a block that a kernel may have
 SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
 
 
@@ -131,6 +132,19 @@ def where(e: Evidence, leaf: int) -> str | None:
     return f"{sentence} (at {case.describe()})" if sentence and case.sizes else sentence
 
 
+def late(e: Evidence, leaf: int) -> str | None:
+    """The same where it is the tail of an axis, as behind the last block of a kernel."""
+    return where(e, leaf) if _late(e.wrong_elements(leaf)) else None
+
+
+def _late(wrong: np.ndarray) -> str | None:
+    for axis in range(wrong.ndim):
+        hits = np.flatnonzero(wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis)))
+        if len(hits) and hits[0] >= BLOCK and len(hits) == wrong.shape[axis] - hits[0]:
+            return f"it is wrong only from index {hits[0]} of axis {axis} on (of {wrong.shape[axis]})"
+    return None
+
+
 def _where(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
     size = np.max(np.abs(want), initial=0.0)
@@ -138,6 +152,8 @@ def _where(e: Evidence, leaf: int) -> str | None:
     count = int(wrong.sum())
     if got.ndim == 0 or count == 0 or wrong.all():
         return None
+    if late := _late(wrong):
+        return late
     if count == 1:
         return f"only one of {wrong.size} elements is wrong: {e.names[leaf]}{np.argwhere(wrong)[0].tolist()}"
     for axis in range(wrong.ndim):
