@@ -30,7 +30,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # norm_rules
     "constant-variance": ("treats the reference's", "variance = (centred * centred).mean", "as a constant"),
     "constant-mean": ("treats the reference's reduce_sum in `centred = x - x.mean", "as a constant"),
-    "gain-over-first-axis": ("output[1] the bwd rule produced an output of type",),
+    "gain-over-first-axis": ("at output[1] the bwd rule produced an output of",),
     "batch-norm-as-in-inference": ("`centred = x - x.mean(0)`", "rsqrt((centred * centred).mean(0)", "as constants"),
     "constant-rms": ("rsqrt((x * x).mean", "as a constant"),
     "rms-term-summed": ("the path through the reference's", "rsqrt((x * x).mean", "times d"),
@@ -71,7 +71,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # reduction_rules
     "broadcast-first-row": ("of b: it sums only the first of", "entries of the upstream cotangent"),
     "broadcast-averaged": ("of b: it is the right one times 1/(n*d)",),
-    "broadcast-not-reduced": ("output[1] the bwd rule produced an output of type",),
+    "broadcast-not-reduced": ("at output[1] the bwd rule produced an output of",),
     "sample-variance-of-one": ("of x: it is NaN or infinite", "only when n is 1"),
     "logsumexp-unshifted": ("or more, and not finite there",),
     "softmax-denominator-constant": ("treats the reference's reduce_sum in `return jax.nn.softmax(x)`", "as a constant"),
