@@ -82,7 +82,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "p-norm-of-odd-p": ("as if x were |x|", "only with p=3"),
     "median-of-even-count": ("only when n is a multiple of 2",),
     "sort-permuted-twice": ("the right numbers in the wrong places: a permutation",),
-    "squeezed-at-size-1": ("jnp.squeeze(ct[:, None] * x).sum(0)", "only when d is 1"),
+    "squeezed-at-size-1": ("jnp.squeeze(ct[:, None] * x).sum(0)",),
     "mean-over-other-size": ("of x: it is the right one times d/n",),
     "max-to-every-tie": ("The shares of tied entries must sum to one",),
     "softmax-mean-for-sum": ("the path through the reference's reduce_sum", "times 1/d"),
