@@ -84,7 +84,7 @@ def _arguments(e: Evidence) -> Iterator[Try]:
             changes = {f"the complex conjugate of {name}": x * CONJUGATE}
         elif x.ndim >= 2 and x.shape[-1] == x.shape[-2] > 1:
             changes[f"{name}^T"] = np.swapaxes(x, -1, -2)
-        if x.ndim and x.shape[-1] > 2:
+        if x.ndim and x.shape[-1] > 1:
             changes[f"{name} reversed along its last axis"] = x[..., ::-1]
         changes |= {f"rounded to {dtype}": _rounded(dtype)(x) for dtype in COARSE}
         changes |= {other: y for other, y in zip(names, diff, strict=True) if other != name and y.shape == x.shape}

@@ -13,6 +13,8 @@ import numpy as np
 from verify.diagnosis.evidence import Evidence
 
 FEW = 3  # elements that are right, beside those where a value is exactly 0
+ROW = "row"  # in what is said of rows: some elements of a wrong one may be right
+FEW_ROWS = 5
 CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
 Condition = tuple[str, Callable[[np.ndarray], np.ndarray], float]
@@ -25,7 +27,8 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
     if total - count < FEW or not count:
         return None
     for words, holds in _separating(cases, leaf, wrong):
-        if all(np.array_equal(h, w) for h, w in zip(holds, wrong, strict=True)):
+        of_rows = ROW in words
+        if all(np.array_equal(_rows(h), _rows(w)) if of_rows else np.array_equal(h, w) for h, w in zip(holds, wrong, strict=True)):
             return f"it is wrong exactly where {words}{_there(cases, leaf, wrong)}"
     return None
 
@@ -38,8 +41,9 @@ def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray
         for words, holds, luck in _conditions(values, wrong):
             if luck < CHANCE:
                 yield f"{name} {words}", [holds(v) for v in values]
+    rows = sum(_rows(w).size for w in wrong)
     clauses = [dict(_clauses(e, leaf)) for e in cases]
-    for words in [words for words in clauses[0] if all(words in arrays for arrays in clauses)]:
+    for words in [words for words in clauses[0] if rows >= FEW_ROWS and all(words in arrays for arrays in clauses)]:
         yield words, [arrays[words] for arrays in clauses]
 
 
@@ -79,9 +83,14 @@ def _clauses(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
             continue
         rows = np.arange(shape[0])[:, None]
         flat = values.reshape(-1)
-        yield f"{name} names its row more than once", _along_rows(((flat % shape[0]) == rows).sum(1) > 1, shape)
         yield f"{name} names its row by a negative number", _along_rows((flat == rows - shape[0]).any(1), shape)
+        yield f"{name} names its row more than once", _along_rows(((flat % shape[0]) == rows).sum(1) > 1, shape)
         yield f"{name} names its row", _along_rows(((flat % shape[0]) == rows).any(1), shape)
+
+
+def _rows(elements: np.ndarray) -> np.ndarray:
+    """Which rows have such an element."""
+    return elements.any(-1) if elements.ndim else elements
 
 
 def _along_rows(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -93,6 +102,9 @@ def _units(values: Sequence[np.ndarray], wrong: Sequence[np.ndarray]) -> tuple[i
     bad = good = 0
     for v, w in zip(values, wrong, strict=True):
         mixed = w.any() and not w.all()
+        if mixed and v.dtype.kind in "iu":  # whole numbers repeat
+            bad, good = bad + int(_rows(w).sum()), good + int((~_rows(w)).sum())
+            continue
         bad += len(np.unique(v[w])) if mixed else int(w.any())
         good += len(np.unique(v[~w])) if mixed else int(w.size > 0 and not w.any())
     return bad, good
