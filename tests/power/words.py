@@ -124,7 +124,6 @@ WORDS: dict[str, tuple[str, ...]] = {
     "last-iteration-only": ("treats the reference's state, carried from step to step", "as a constant"),
     # cotangent_rules
     "cotangent-averaged": ("as if the upstream cotangent were its mean everywhere",),
-    "largest-cotangent": ("as if the upstream cotangent were its largest element everywhere",),
     "first-cotangent": ("as if the upstream cotangent were its first element everywhere",),
     "cotangent-sum-over-size": ("as if the upstream cotangent were its mean everywhere",),
     "clipped-at-1000": ("not when they are scaled by 2^40", "a clip"),
@@ -201,5 +200,6 @@ UNTOLD: dict[str, str] = {
     "square-as-if-commuting": "both uses of one argument in one product; paths are told apart by intermediates, not by uses",
     "initial-state-forgotten": "wrong at the first step of a loop: it is said where, not why",
     "state-after-for-before": "a value of another step: values inside of a loop are not exchanged",
+    "largest-cotangent": "in small cases the largest element is the first, and that is said",
     "modulus-at-zero": "pairs of real and imaginary parts are not looked at as one number, so not that it is wrong where it is 0",
 }

@@ -13,6 +13,7 @@ import numpy as np
 from verify.diagnosis.evidence import Evidence
 
 FEW = 3  # elements that are right, beside those where a value is exactly 0
+THRESHOLD = tuple(f"is {begin}" for begin in ("at", *"-0123456789"))  # blamed for infinities only: a diagonal may be large, too
 ROW = "row"  # in what is said of rows: some elements of a wrong one may be right
 FEW_ROWS = 5
 CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
@@ -35,11 +36,12 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
 
 def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Conditions in words, with the elements of each case in which they hold, if luck alone hardly makes them separate wrong from right."""
+    overflow = not any(np.isfinite(e.got[leaf][w]).any() for e, w in zip(cases, wrong, strict=True))
     aligned = [dict(_aligned(e, leaf)) for e in cases]
     for name in [name for name in aligned[0] if all(name in arrays for arrays in aligned)]:
         values = [arrays[name] for arrays in aligned]
         for words, holds, luck in _conditions(values, wrong):
-            if luck < CHANCE:
+            if luck < CHANCE and (overflow or words == "is 0" or not words.startswith(THRESHOLD)):
                 yield f"{name} {words}", [holds(v) for v in values]
     rows = sum(_rows(w).size for w in wrong)
     clauses = [dict(_clauses(e, leaf)) for e in cases]
