@@ -87,6 +87,11 @@ class Case:
         return "; ".join(part for part in (sizes, options, absent) if part)
 
 
+def elements(case: Case) -> int:
+    """Of all arguments together."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(case.args) if isinstance(leaf, np.ndarray))
+
+
 def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None = None) -> Iterator[Case]:
     """The cases with these indices. `sizes` replaces the drawn sizes (for replaying a shrunken case).
 

@@ -10,10 +10,9 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import jax
 import numpy as np
 
-from verify.cases import Case
+from verify.cases import Case, elements
 from verify.checks.effort import small
 from verify.diagnosis.diagnose import GRADIENT_CHECKS
 from verify.observe import Observation, observe
@@ -101,11 +100,6 @@ def _size(finding: Finding, check: str) -> float | None:
     if finding.got is None or finding.want is None or not finding.bound:
         return None
     return abs(finding.got - finding.want) / finding.bound if np.isfinite(finding.got) else float("inf")
-
-
-def elements(case: Case) -> int:
-    """Of all arguments together."""
-    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(case.args) if isinstance(leaf, np.ndarray))
 
 
 def without_addresses(found: Evidence | None) -> Evidence | None:

@@ -162,7 +162,7 @@ def _formulas(
         if all(np.isfinite(gradient).all() for gradient in result["reference"]):
             break
     observation = observe.Observation(spec=spec, case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
-    evidence = Evidence(observation=observation, got=result["rule"], want=result["reference"], loose=1e-9)
+    evidence = Evidence(observation=observation, got=result["rule"], want=result["reference"], loose=1e-9, slack=[0.0] * len(drawn))
     return [_how(evidence, value) for value in evidence.want]
 
 

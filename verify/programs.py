@@ -25,6 +25,7 @@ from verify.spec import FLOAT_DTYPES, Spec, SpecError
 from verify.strip import count_custom_rules, evaluate
 from verify.values import Key
 
+PAIR = " (as real, imaginary)"  # after the names of complex arguments, which are pairs here
 RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in the core program
 
 
@@ -62,7 +63,8 @@ def _ours(error: Exception) -> bool:
 class Call:
     """A spec's function and reference bound to one case's structure and options.
 
-    names: the path of each floating-point leaf ("x", "params['w']"); slots: the positions of `diff` and `rest` among all leaves.
+    names: the path of each floating-point leaf ("x", "params['w']"), rest_names: of each other array; slots: the positions of `diff` and `rest`
+        among all leaves.
     A complex argument or output is an array of (real, imaginary) pairs here, so that every oracle and check deals with real numbers; `pairs` are the
     slots of such arguments.
     """
@@ -77,6 +79,7 @@ class Call:
     tree: Any
     options: dict[str, Any]
     pairs: frozenset[int] = frozenset()
+    rest_names: tuple[str, ...] = ()
 
     @property
     def pair_leaves(self) -> frozenset[int]:
@@ -173,7 +176,7 @@ def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     names = [case.argument_names[path[0].idx] + jax.tree_util.keystr(path[1:]) for path in paths]
     pairs = frozenset(i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.complex128)
     for i in pairs:
-        leaves[i], names[i] = np.stack([leaves[i].real, leaves[i].imag], -1), f"{names[i]} (as real, imaginary)"
+        leaves[i], names[i] = np.stack([leaves[i].real, leaves[i].imag], -1), f"{names[i]}{PAIR}"
     floats = [i for i, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype == np.float64]
     rest = [i for i, leaf in enumerate(leaves) if i not in floats and not isinstance(leaf, Static)]
     if not floats:
@@ -182,7 +185,7 @@ def bind(spec: Spec, case: Case) -> tuple[Call, list[np.ndarray], list[Any]]:
     statics = tuple(leaf.value if isinstance(leaf, Static) else None for leaf in leaves)
     call = Call(
         fn=spec.fn, reference=spec.reference or spec.fn, has_reference=spec.reference is not None, names=tuple(names[i] for i in floats),
-        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options), pairs=pairs,
+        diff_slots=tuple(floats), rest_slots=tuple(rest), statics=statics, tree=tree, options=dict(case.options), pairs=pairs, rest_names=tuple(names[i] for i in rest),
     )  # fmt: skip
     _check_arity(spec, case)
     values = [jax.random.key(leaves[i].seed) if isinstance(leaves[i], Key) else leaves[i] for i in rest]

@@ -14,9 +14,9 @@ import numpy as np
 
 from verify import checks as all_checks
 from verify import diagnosis, merging
-from verify.cases import SHAPE_CASES, Case, draw
+from verify.cases import SHAPE_CASES, Case, draw, elements
 from verify.checks.structure import user_line
-from verify.evidence import elements, evidence
+from verify.evidence import evidence
 from verify.merging import NOTHING_COMPARED
 from verify.observe import Observation, add_seconds, observe
 from verify.profiles import case_count as case_count
@@ -202,17 +202,24 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
 
     failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
     smallest = {check: min(cases, key=elements) for check, cases in failing.items() if cases}
-    responsible = next((check for check, case in smallest.items() if fails(case, check)), None)
+    chance = [check for check in smallest if check.NAME == "repeatability"]  # what differs from call to call fails other checks, too
+    responsible = next(itertools.chain(chance, (check for check, case in smallest.items() if fails(case, check))), None)
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
     case = smallest[responsible]
+    outcomes = [(result.case, result.failed) for result in judged]
     if case.sizes:
-        case = shrink(spec, case, lambda smaller: fails(smaller, responsible))
+
+        def still_fails(smaller: Case) -> bool:
+            outcomes.append((smaller, fails(smaller, responsible)))
+            return outcomes[-1][1]
+
+        case = shrink(spec, case, still_fails)
     findings = judge(spec, case, [responsible]).findings
-    outcomes = [(result.case, result.failed) for result in judged] + [(case, True)]
-    shown = next((finding for finding in findings if finding.status is Status.FAIL), None)
-    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, sorted(failing[responsible], key=_telling), outcomes)
-    telling = min(failing[responsible], key=lambda case: (case.stress, *_telling(case)))
+    seen_before = (f for f in verdict.findings if f.check == responsible.NAME)
+    shown = next((finding for finding in (*findings, *seen_before) if finding.status is Status.FAIL), None)
+    telling, *others = sorted(failing[responsible], key=_telling)
+    sentence = diagnosis.diagnose(spec, responsible.NAME, shown, [telling, *others], outcomes)
     seen = evidence(
         spec, responsible.NAME, telling, judge(spec, telling, [responsible]).findings, case, shown, [(r.case, r.findings) for r in judged]
     )
@@ -237,7 +244,7 @@ def _failing_checks(result: Judged) -> set[str]:
     return {finding.check for finding in result.findings if finding.status is Status.FAIL}
 
 
-def _telling(case: Case) -> tuple[int, int, int]:
+def _telling(case: Case) -> tuple[bool, bool, int, int, int]:
     """Cases whose sizes are all different and above 1 show patterns best; in a case of a single element everything looks like a factor."""
-    sizes = [size for size in case.sizes.values() if isinstance(size, int)] or [2]
-    return (sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), elements(case))
+    sizes = [n for size in case.sizes.values() for n in (size if isinstance(size, tuple) else (size,))]
+    return (case.stress, elements(case) <= 1, sum(size <= 1 for size in sizes), len(sizes) - len(set(sizes)), elements(case))

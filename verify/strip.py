@@ -35,9 +35,9 @@ def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def evaluate(
-    jaxpr: Any, args: Sequence[Any], after: Callable[[Any, list[Any]], list[Any]] | None = None, keep_rules: bool = False
+    jaxpr: Any, args: Sequence[Any], after: Callable[[Any, list[Any], list[Any]], list[Any]] | None = None, keep_rules: bool = False
 ) -> list[Any]:
-    """Run a jaxpr equation by equation, without its custom rules unless `keep_rules`; `after(equation, outputs)` may replace an equation's outputs.
+    """Run a jaxpr equation by equation, without its custom rules unless `keep_rules`; `after(equation, inputs, outputs)` may replace an equation's outputs.
 
     Calls (`jit`, and the primals of custom rules that are not kept) are entered, so `after` sees their equations; loops and branches are single
     equations. Entering the calls also makes differentiation cheap: JAX differentiates each nested `jit` in a trace of its own.
@@ -56,7 +56,7 @@ def evaluate(
         else:
             outputs = _compat.bind(equation, values, equation.params if keep_rules else _without_rules(equation.params))
             if after is not None:
-                outputs = after(equation, outputs)
+                outputs = after(equation, values, outputs)
         env |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.jaxpr.outvars]
 

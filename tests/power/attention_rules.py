@@ -165,8 +165,8 @@ BIASED = {"scores": Arg(dims="b h t s"), "bias": Arg(dims="#h t s")}
 SMALL = {"kv": (1, 4), "r": (1, 4)}
 
 
-def attention_entry(name, kind, wrong, check, *words, **more):
-    return entry(name, kind, attend, attend_forward, wrong, attend_backward, QKV, check, *words, **more)
+def attention_entry(name, kind, wrong, check, **more):
+    return entry(name, kind, attend, attend_forward, wrong, attend_backward, QKV, check, **more)
 
 
 def masked_entry(name, kind, wrong, **more):
@@ -186,7 +186,7 @@ def biased_entry(name, wrong, **more):
 
 
 ENTRIES = (
-    attention_entry("missing-scale", "scale", unscaled_attend_backward, "gradient", "times sqrt(H)", "a factor 1/sqrt(H) is missing", cases=40),
+    attention_entry("missing-scale", "scale", unscaled_attend_backward, "gradient", cases=40),
     attention_entry("scale-twice", "scale", twice_scaled, "gradient"),
     attention_entry("constant-denominator", "constant statistic", softmax_denominator_constant, "gradient"),
     masked_entry("mask-forgotten", "mask", mask_forgotten),

@@ -9,10 +9,10 @@ from tests.power.entry import argument, entry, pair, rule
 from verify import Arg
 
 
-def scalar_entry(name, kind, primal, wrong, right, check, *words, args=None, **more):
+def scalar_entry(name, kind, primal, wrong, right, check, args=None, **more):
     """wrong and right are derivatives, functions of x alone."""
     functions = (rule(primal, lambda x: (primal(x), x), lambda x, ct, slope=slope: (ct * slope(x),)) for slope in (wrong, right))
-    return pair(name, kind, *functions, args or argument("*shape"), check, *words, **more)
+    return pair(name, kind, *functions, args or argument("*shape"), check, **more)
 
 
 def sine_forward(x):
@@ -146,12 +146,10 @@ SINE = argument("*shape")
 POSITIVE = argument("n", low=0.0, high=4.0)
 TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
 ENTRIES = (
-    entry("float32-cotangent", "dtype", jnp.sin, sine_forward, float32_cotangent, sine_backward, SINE, "structure",
-          "float32 where x is bfloat16", "astype", cases=40, trigger=True),
-    entry("one-in-65536", "size", jnp.sin, sine_forward, one_wrong_element, sine_backward, argument("n m"), "gradient",
-          "only one of 65536 elements is wrong: x[156, 64]", sizes={"n": (256, 256), "m": (256, 256)}, cases=4, trigger=True),
+    entry("float32-cotangent", "dtype", jnp.sin, sine_forward, float32_cotangent, sine_backward, SINE, "structure", cases=40, trigger=True),
+    entry("one-in-65536", "size", jnp.sin, sine_forward, one_wrong_element, sine_backward, argument("n m"), "gradient", sizes={"n": (256, 256), "m": (256, 256)}, cases=4, trigger=True),
     entry("safe-at-zero", "special value", quotient, quotient_forward, safe_at_zero, quotient_backward,
-          {"x": Arg(dims="n"), "y": Arg(dims="n", low=0.5, high=2.0)}, "gradient", "cotangent of x", cases=40, trigger=True),
+          {"x": Arg(dims="n"), "y": Arg(dims="n", low=0.5, high=2.0)}, "gradient", cases=40, trigger=True),
     entry("quotient-of-negative", "sign", quotient, quotient_forward, quotient_sign, quotient_backward,
           {"x": Arg(dims="n"), "y": Arg(dims="n", low=0.5, high=2.0)}, "gradient"),
     entry("power-of-zero", "special value", power, power_forward, power_of_zero, power_backward,

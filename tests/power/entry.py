@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from tests.power.words import WORDS
 from verify import Arg, Spec
 
 Checks = str | tuple[str, ...]
@@ -20,7 +21,6 @@ class Entry:
     kind: the sort of mistake, in a word or two.
     trigger: whether the rule is wrong only in a small region: a special value, size, option, dtype, magnitude or transformation.
     check: the check that must fail; of several names, any.
-    words: what diagnosis or message must say.
     cases: how many cases it may take to see it; None is the default budget.
     """
 
@@ -30,12 +30,16 @@ class Entry:
     kind: str
     check: Checks
     trigger: bool = False
-    words: tuple[str, ...] = ()
     cases: int | None = None
 
     @property
     def checks(self) -> tuple[str, ...]:
         return (self.check,) if isinstance(self.check, str) else self.check
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What diagnosis or message must say."""
+        return WORDS.get(self.name, ())
 
 
 def rule(primal: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any], static: tuple[int, ...] = ()) -> Any:
@@ -52,19 +56,19 @@ def jvp_rule(primal: Callable[..., Any], derivative: Callable[..., Any]) -> Any:
 
 
 def pair(
-    name: str, kind: str, wrong: Any, right: Any, args: Any, check: Checks, *words: str, trigger: bool = False, cases: int | None = None, **spec: Any
+    name: str, kind: str, wrong: Any, right: Any, args: Any, check: Checks, trigger: bool = False, cases: int | None = None, **spec: Any
 ) -> Entry:  # fmt: skip
     """An entry of two finished functions; `spec` goes to both specs."""
     wrong_spec, right_spec = (Spec(name=f"{name}-{which}", fn=fn, args=args, **spec) for which, fn in (("wrong", wrong), ("right", right)))
-    return Entry(name=name, wrong=wrong_spec, right=right_spec, kind=kind, check=check, trigger=trigger, words=words, cases=cases)
+    return Entry(name=name, wrong=wrong_spec, right=right_spec, kind=kind, check=check, trigger=trigger, cases=cases)
 
 
 def entry(
-    name: str, kind: str, primal: Any, forward: Any, wrong: Any, right: Any, args: Any, check: Checks, *words: str, static: tuple[int, ...] = (), **more: Any
+    name: str, kind: str, primal: Any, forward: Any, wrong: Any, right: Any, args: Any, check: Checks, static: tuple[int, ...] = (), **more: Any
 ) -> Entry:  # fmt: skip
     """An entry of two backward rules, `wrong` and `right`, for the same primal and forward."""
     functions = (rule(primal, forward, backward, static) for backward in (wrong, right))
-    return pair(name, kind, *functions, args, check, *words, **more)
+    return pair(name, kind, *functions, args, check, **more)
 
 
 def argument(dims: str = "n", **more: Any) -> dict[str, Arg]:

@@ -37,15 +37,13 @@ def quotient_plus(primals, tangents):
     return x / y, (x_dot * y + x * y_dot) / y**2
 
 
-def unary(name, primal, wrong, right, check, *words, args=None, **more):
+def unary(name, primal, wrong, right, check, args=None, **more):
     """wrong and right are tangents, functions of x and x_dot."""
 
     def derivative(tangent):
         return lambda primals, tangents: (primal(*primals), tangent(*primals, *tangents))
 
-    return pair(
-        name, "jvp", jvp_rule(primal, derivative(wrong)), jvp_rule(primal, derivative(right)), args or argument(), check, *words, **more
-    )
+    return pair(name, "jvp", jvp_rule(primal, derivative(wrong)), jvp_rule(primal, derivative(right)), args or argument(), check, **more)
 
 
 def square(x):

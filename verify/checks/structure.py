@@ -25,7 +25,7 @@ def applies(observation: Observation) -> bool:
 def judge(observation: Observation) -> list[Finding]:
     address = observation.case.address
     if observation.raised is not None:
-        return [Finding(check=NAME, status=Status.FAIL, message=_raised(observation.raised.cause), address=address)]
+        return [Finding(check=NAME, status=Status.FAIL, message=_raised(observation), address=address)]
     failures, compared = [], 0
     notes = [Finding(check=NAME, status=Status.SKIP, message=observation.no_float64, address=address)] if observation.no_float64 else []
     for measured in observation.measured:
@@ -46,11 +46,19 @@ def judge(observation: Observation) -> list[Finding]:
     return notes + (failures or [Finding(check=NAME, status=Status.PASS, comparisons=compared, address=address)])
 
 
-def _raised(cause: BaseException) -> str:
+def _raised(observation: Observation) -> str:
+    assert observation.raised is not None
+    cause = observation.raised.cause
     line = user_line(cause)
     text = " ".join(str(cause).split())
     where = f" at {line}" if line else ""
-    return f"the rule raises {type(cause).__name__}{where}: {text[:600]}"
+    transposing = isinstance(cause, (AssertionError, NotImplementedError)) and observation.call.forward_rules
+    cannot = (
+        ". Reverse mode transposes the tangents that a custom_jvp rule returns: they must be linear in those it is given"
+        if transposing
+        else ""
+    )
+    return f"the rule raises {type(cause).__name__}{where}: {text[:600]}{cannot}"
 
 
 def user_line(cause: BaseException) -> str:

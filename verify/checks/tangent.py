@@ -7,6 +7,8 @@ other checks. For a `custom_vjp`, which has no forward mode, there is nothing to
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from verify import engine, programs, tolerance, transforms
@@ -23,6 +25,7 @@ from verify.values import largest, wide
 
 CODE, NAME, TITLE = "V026", "tangent", "the tangents of a custom_jvp rule are right"
 EVERY, OFFSET = 4, 1
+CONSTANT = "; where nothing moves it is not 0, either"
 
 
 def applies(observation: Observation) -> bool:
@@ -76,7 +79,9 @@ def judge(observation: Observation) -> list[Finding]:
     findings = compare(NAME, what, names, base["rule"], Estimate(value=tuple(base["reference"]), error=error), "float64", case.address)
     add_seconds(observation.seconds, program.seconds)
     if any(finding.status is Status.FAIL for finding in findings):
-        return findings
+        still = program(observation.diff, observation.rest, [np.zeros_like(v) for v in moves])["rule"]
+        constant = any(np.any(wide(tangent)) for tangent in still)
+        return [replace(f, message=f.message + CONSTANT) if constant and f.status is Status.FAIL else f for f in findings]
     other = [np.flip(v) for v in moves]
     second = program(observation.diff, observation.rest, other)
     mixed = program(observation.diff, observation.rest, [a + MIX * b for a, b in zip(moves, other, strict=True)])

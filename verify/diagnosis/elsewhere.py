@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from verify.checks.tangent import CONSTANT
 from verify.records import Finding
 from verify.tolerance import EPS
 
@@ -40,6 +41,10 @@ def elsewhere(finding: Finding) -> list[str]:
         return [
             f"it is linear for cotangents of ordinary size and not when they are scaled by {power[1]}: a threshold, a clip or an added constant"
         ]
+    if finding.check == "linearity" and finding.dtype not in (None, "float64"):
+        return [
+            f"it is linear in float64 and not in {finding.dtype}: it rounds where it should not, as a long sum does that is accumulated in {finding.dtype}"
+        ]
     usual = USUALLY.get(finding.check)
     if usual is None:
         return []
@@ -63,13 +68,17 @@ def _rounding(finding: Finding) -> str:
     if coarser:
         return f"its error is what rounding to {coarser[0]} makes: a residual, a product or a sum is kept in {coarser[0]}"
     if relative > 0.1:
-        return "it is wrong altogether in this dtype, not only less exact"
+        return (
+            "it is wrong altogether in this dtype, not only less exact: something overflows or vanishes in it on the way, as a square may"
+        )
     return "it rounds where autodiff does not: a long sum is accumulated in this dtype, or rounded numbers are subtracted"
 
 
 def _tangent(finding: Finding) -> str:
     by = re.match(r"when (.+?) moves?,", finding.message)
     moved = by[1] if by else "an argument"
+    if CONSTANT in finding.message:
+        return "the rule has a term that is not multiplied by a tangent: where nothing moves, its tangent is not 0"
     if "jvp(a - 2 b)" in finding.message:
         return "the rule is not linear in the tangents, as every derivative is"
     if finding.got == 0:

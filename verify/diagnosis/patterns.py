@@ -8,12 +8,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from verify.diagnosis.evidence import Evidence
+from verify.diagnosis.factors import constant_ratio
 from verify.observe import MIX
+from verify.tolerance import EPS
+
+ZERO = "it is zero everywhere"
+BLOCK = 8  # the smallest size of a block that a kernel may have
+SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
 
 
 def zero(e: Evidence, leaf: int) -> str | None:
     if e.got[leaf].size and not e.got[leaf].any() and e.want[leaf].any():
-        return "it is zero everywhere: the backward returns None or zeros for an argument that matters"
+        return f"{ZERO}: the backward returns None or zeros for an argument that matters"
     return None
 
 
@@ -45,6 +51,9 @@ def not_linear(e: Evidence, leaf: int) -> str | None:
     if zero.any():
         return "it has a term that is not multiplied by the upstream cotangent: it is not zero for a zero cotangent"
     if not e.same(base + MIX * other, mix):
+        off = float(np.max(np.abs(base + MIX * other - mix)) / np.max(np.abs(mix), initial=1e-300))
+        if off < 10 * SMALL:
+            return f"it is linear in the upstream cotangent up to {off:.1g} of its size only: {_rounded(off)}"
         return "it is not linear in the upstream cotangent, as every derivative is: something clips, squares, rounds or takes a sign"
     return None
 
@@ -71,63 +80,6 @@ def transposed(e: Evidence, leaf: int) -> str | None:
     return None
 
 
-def factors(e: Evidence, leaf: int) -> dict[str, float]:
-    """Readings of a constant factor between got and want: "-1", "sqrt(H)", "1/n", "2"; empty where the ratio is not constant."""
-    got, want = e.got[leaf], e.want[leaf]
-    ratio = constant_ratio(got, want)
-    if ratio is None or not e.same(got, ratio * want):
-        return {}
-    return {name: ratio for name, value in _readings(e) if abs(abs(ratio) / value - 1) < 4 * e.loose} or {f"{abs(ratio):.6g}": ratio}
-
-
-def constant_ratio(got: np.ndarray, want: np.ndarray) -> float | None:
-    """The median of got / want where it hardly varies, else None."""
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    matters = np.abs(want) > 1e-3 * np.max(np.abs(want), initial=0.0)
-    if not matters.any() or not np.isfinite(got).all() or not np.isfinite(want).all():
-        return None
-    ratios = got[matters] / want[matters]
-    ratio = float(np.median(ratios))
-    return ratio if ratio and np.max(np.abs(ratios - ratio)) <= 1e-3 * abs(ratio) else None
-
-
-def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
-    yield "1", 1.0
-    sizes = e.observation.case.sizes
-    for name, size in sizes.items():
-        number = float(np.prod(size)) if isinstance(size, tuple) else float(size)
-        label = f"prod({name})" if isinstance(size, tuple) else name
-        if number > 1:
-            yield f"sqrt({label})", number**0.5
-            yield f"1/sqrt({label})", number**-0.5
-            yield label, number
-            yield f"1/{label}", 1 / number
-            yield f"{label}^2", number**2
-    for value in (2.0, 0.5, 3.0, 4.0, 10.0):
-        yield f"{value:g}", value
-    for name, value in e.observation.case.options.items():
-        if isinstance(value, float) and value > 0:
-            yield name, value
-            yield f"1/{name}", 1 / value
-
-
-def factor_sentence(readings: dict[str, float]) -> str | None:
-    """Words for the readings that all failing cases share."""
-    if not readings:
-        return None
-    name, ratio = next(iter(readings.items()))
-    sign = "has the wrong sign" if ratio < 0 else ""
-    if name == "1":
-        return f"it {sign}" if sign else None
-    size = f"is the right one times {name}" + (f" (= {abs(ratio):.6g})" if not name.replace(".", "").isdigit() else "")
-    hint = ""
-    if name.startswith("sqrt("):
-        hint = f": a factor 1/{name} is missing"
-    elif name.startswith("1/sqrt("):
-        hint = f": a factor {name} too much"
-    return f"it {size}{hint}" + (f", and {sign}" if sign else "")
-
-
 def reduced(e: Evidence, leaf: int) -> str | None:
     """A bias-like cotangent: the upstream cotangent summed over some axes. Over which?"""
     got, want = e.got[leaf], e.want[leaf]
@@ -142,14 +94,21 @@ def reduced(e: Evidence, leaf: int) -> str | None:
             partial = np.cumsum(np.moveaxis(ct, right[0], 0), axis=0)[:-1]
             for k, value in enumerate(partial.reshape(len(partial), *want.shape)):
                 if e.same(value, got):
-                    return f"it sums only the first {k + 1} of {ct.shape[right[0]]} entries of the upstream cotangent along {_axes(right)}"
+                    first = f"first {k + 1}" if k else "first"
+                    return f"it sums only the {first} of {ct.shape[right[0]]} entries of the upstream cotangent along {_axes(right)}"
         count = np.prod([ct.shape[axis] for axis in right])
         if right and e.same(got * count, want):
             return f"it is the mean of the upstream cotangent over {_axes(right)} where the sum is wanted"
         for index in range(ct.shape[0] if ct.ndim > want.ndim else 0):
             if e.same(ct[index], got):
                 return f"it takes one row of the upstream cotangent where the sum over {_axes(right)} is wanted"
-        return f"the right one is the upstream cotangent{f' summed over {_axes(right)}' if right else ''}"
+    return None
+
+
+def right_sum(e: Evidence, leaf: int) -> str | None:
+    for ct in e.cotangents:
+        if (right := next((axes for axes, value in sums(ct, e.want[leaf].shape) if e.same(value, e.want[leaf])), None)) is not None:
+            return f"the right one is the upstream cotangent{f' summed over {_axes(right)}' if right else ''}"
     return None
 
 
@@ -173,6 +132,19 @@ def where(e: Evidence, leaf: int) -> str | None:
     return f"{sentence} (at {case.describe()})" if sentence and case.sizes else sentence
 
 
+def late(e: Evidence, leaf: int) -> str | None:
+    """The same where it is the tail of an axis, as behind the last block of a kernel."""
+    return where(e, leaf) if _late(e.wrong_elements(leaf)) else None
+
+
+def _late(wrong: np.ndarray) -> str | None:
+    for axis in range(wrong.ndim):
+        hits = np.flatnonzero(wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis)))
+        if len(hits) and hits[0] >= BLOCK and len(hits) == wrong.shape[axis] - hits[0]:
+            return f"it is wrong only from index {hits[0]} of axis {axis} on (of {wrong.shape[axis]})"
+    return None
+
+
 def _where(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
     size = np.max(np.abs(want), initial=0.0)
@@ -180,6 +152,8 @@ def _where(e: Evidence, leaf: int) -> str | None:
     count = int(wrong.sum())
     if got.ndim == 0 or count == 0 or wrong.all():
         return None
+    if late := _late(wrong):
+        return late
     if count == 1:
         return f"only one of {wrong.size} elements is wrong: {e.names[leaf]}{np.argwhere(wrong)[0].tolist()}"
     for axis in range(wrong.ndim):
@@ -196,50 +170,76 @@ def _where(e: Evidence, leaf: int) -> str | None:
     return None
 
 
-def at_values(e: Evidence, leaf: int) -> str | None:
-    """Whether the wrong elements are those with certain values of an argument of the same shape: zeros, negative ones, above a threshold, masked ones."""
+def nearly(e: Evidence, leaf: int) -> str | None:
+    """Right to many digits: something is rounded, or a constant is not exact."""
     got, want = e.got[leaf], e.want[leaf]
-    wrong = ~(np.abs(got - want) <= e.loose * max(float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0)), 1e-300))
-    if not wrong.any() or wrong.all():
+    size = float(np.max(np.abs(want), initial=0.0))
+    error = float(np.max(np.abs(got - want), initial=0.0))
+    if not e.slack[leaf] < error < SMALL * size:
         return None
-    for name, values in _aligned(e, leaf):
-        for words, holds in _value_conditions(values, wrong):
-            if np.array_equal(holds, wrong):
-                return f"it is wrong exactly where {name} {words} ({int(wrong.sum())} of {wrong.size} elements)"
+    coarse = next((dtype for dtype in ("float32", "float16", "bfloat16") if EPS[dtype] / 32 < error / size < EPS[dtype]), None)
+    rounded = f"something is rounded (to {coarse}?)" if coarse else "something is rounded"
+    return (
+        f"it is right up to {error / size:.1g} of its size: {rounded}, a constant has too few digits, or an eps stands in the wrong place"
+    )
+
+
+def _rounded(error: float) -> str:
+    """What a relative error looks like."""
+    coarse = next((dtype for dtype in ("float32", "float16", "bfloat16") if EPS[dtype] / 32 < error < EPS[dtype]), None)
+    return f"something is rounded (to {coarse}?)" if coarse else "something is rounded"
+
+
+def rows(e: Evidence, leaf: int) -> str | None:
+    """A factor that is one number along an axis, and another one from row to row."""
+    got, want = e.got[leaf], e.want[leaf]
+    if got.ndim < 2:
+        return None
+    for axis in range(got.ndim):
+        g, w = (np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in (got, want))
+        ratios = [constant_ratio(a, b) for a, b in zip(g, w, strict=True) if b.any()]
+        if got.shape[axis] > 1 and len(ratios) > 1 and all(ratios) and np.ptp(np.array(ratios, float)) > 1e-3:
+            return f"it is the right one times a factor that is one number along axis {axis} and differs from row to row: a norm or a count of each row"
     return None
 
 
-def _aligned(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Arguments and cotangents that broadcast to the cotangent's shape, the argument itself first."""
-    observation, shape = e.observation, e.got[leaf].shape
-    named = [(e.names[leaf], observation.diff[leaf])]
-    named += [(name, x) for k, (name, x) in enumerate(zip(e.names, observation.diff, strict=True)) if k != leaf]
-    named += [("the upstream cotangent", ct) for ct in e.cotangents]
-    named += [(f"the argument of dtype {x.dtype}", x) for x in observation.rest if isinstance(x, np.ndarray)]
-    for name, values in named:
-        if values.ndim and values.shape[-1:] == shape[-1:] and values.ndim <= len(shape):
-            try:
-                yield name, np.broadcast_to(values, shape)
-            except ValueError:
-                continue
+def backwards(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    axes = (axis for axis in range(got.ndim) if got.shape[axis] > 2 and e.same(got, np.flip(want, axis)))
+    return next((f"it is the right one reversed along axis {axis}" for axis in axes), None)
 
 
-def _value_conditions(values: np.ndarray, wrong: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    if values.dtype == bool:
-        yield "is True", values
-        yield "is False", ~values
-        return
-    yield "is 0", values == 0
-    yield "is negative", values < 0
-    yield "is positive", values > 0
-    yield "is not positive", values <= 0
-    lowest, highest = float(np.min(values[wrong])), float(np.max(values[wrong]))
-    size = np.abs(values)
-    smallest, largest = float(np.min(size[wrong])), float(np.max(size[wrong]))
-    yield f"is {lowest:.4g} or more", values >= lowest
-    yield f"is {highest:.4g} or less", values <= highest
-    yield f"is at least {smallest:.4g} in magnitude", size >= smallest
-    yield f"is at most {largest:.4g} in magnitude", size <= largest
+def shifted(e: Evidence, leaf: int) -> str | None:
+    for axis in range(e.got[leaf].ndim):
+        g, w = (np.moveaxis(a, axis, 0) for a in (e.got[leaf], e.want[leaf]))
+        if len(g) < 5:  # of three, a permutation is soon a shift
+            continue
+        if w[1:].any() and e.same(g[:-1], w[1:]):
+            return f"it is the right one shifted by one along axis {axis}: each index has what belongs to the next"
+        if w[:-1].any() and e.same(g[1:], w[:-1]):
+            return f"it is the right one shifted by one along axis {axis}: each index has what belongs to the one before"
+    return None
+
+
+def elsewhere(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    if got.size > 2 and e.same(np.sort(got, axis=None), np.sort(want, axis=None)):
+        return "it holds the right numbers in the wrong places: a permutation or an index that is the other way round"
+    return None
+
+
+def asymmetric(e: Evidence, leaf: int) -> str | None:
+    got, want = e.got[leaf], e.want[leaf]
+    if got.ndim >= 2 and got.shape[-1] == got.shape[-2] > 1 and e.same((got + np.swapaxes(got, -1, -2)) / 2, want):
+        return "its symmetric part is right: it is not symmetrised"
+    return None
+
+
+def identity(e: Evidence, leaf: int) -> str | None:
+    for ct in e.cotangents:
+        if ct.any() and e.same(e.got[leaf], ct):
+            return "it is the upstream cotangent itself, as if the function were the identity"
+    return None
 
 
 def constant_error(e: Evidence, leaf: int) -> str | None:

@@ -24,17 +24,21 @@ Named = tuple[str, np.ndarray]
 
 
 def wrong_product(e: Evidence, leaf: int) -> str | None:
-    """A sentence that names both products, or None."""
+    """A sentence that names the product and the right one, or None."""
     known = known_arrays(e)
     got = next(products(e, e.got[leaf], known), None)
     if got is None:
         return None
     want = next(products(e, e.want[leaf], known), None)
-    if want is None:
-        return lettered(f"it equals {got[0]}, which is not the derivative")
-    if got[0] == want[0]:
+    if want is None or got[0] == want[0]:
         return None
     return lettered(f"it equals {got[0]} where {want[0]} is wanted: {_difference(got, want)}")
+
+
+def strange_product(e: Evidence, leaf: int) -> str | None:
+    """A product where the right cotangent is none."""
+    got = next(products(e, e.got[leaf], known_arrays(e)), None)
+    return lettered(f"it equals {got[0]}, which is not the derivative") if got else None
 
 
 def lettered(sentence: str) -> str:
@@ -79,7 +83,7 @@ def _intermediates(e: Evidence) -> list[Named]:
         found: list[Any] = []
         names.clear()
 
-        def keep(equation: Any, outputs: list[Any]) -> list[Any]:
+        def keep(equation: Any, _: list[Any], outputs: list[Any]) -> list[Any]:
             for value in outputs:
                 if jnp.issubdtype(value.dtype, jnp.floating) and value.ndim:
                     found.append(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from verify.cases import Case
+from verify.cases import Case, elements
 from verify.sizes import count
 
 STYLES = {
@@ -19,17 +19,32 @@ STYLES = {
     "positive": "for positive inputs",
 }
 ENOUGH = 2  # cases on each side, before a pattern is called one
+BLOCKS = (2, 4, 8, 16, 32, 64, 128)
+CHANCE = 0.05  # of all failing cases to have one value of an option by luck
+SHAPES = 3  # different sizes that pass, before one of them is blamed: where all of them are 1, any of them could be
 
 
 def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
     """A sentence such as "only when n > 64", or None where nothing simple separates the two."""
     failing = [case for case, failed in cases if failed]
-    passing = [case for case, failed in cases if not failed]
+    passing = [case for case, failed in cases if not failed and elements(case)]  # nothing is wrong in empty arrays
     if not failing or len(passing) < ENOUGH:
         return None
-    for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH):
+    shapes = len({tuple(case.sizes.items()) for case in passing})
+    for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH and shapes >= SHAPES):
         if all(map(holds, failing)) and not any(map(holds, passing)):
             return f"it is wrong only {words} ({len(failing)} failing and {len(passing)} passing cases agree)"
+    return _option(cases)
+
+
+def _option(cases: Sequence[tuple[Case, bool]]) -> str | None:
+    """An option that every failing case has, though some passing ones have it, too: the mistake needs more than it to show."""
+    drawn = [(case, failed) for case, failed in cases if not case.resized]  # smaller cases keep the options of the one they come from
+    failing = [case for case, failed in drawn if failed]
+    for name, value in failing[0].options.items() if failing else ():
+        share = sum(repr(case.options.get(name)) == repr(value) for case, _ in drawn) / len(drawn)
+        if share ** len(failing) < CHANCE and all(repr(case.options.get(name)) == repr(value) for case in failing):
+            return f"all {len(failing)} failing cases have {name}={value!r}"
     return None
 
 
@@ -54,6 +69,10 @@ def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, 
             yield f"when {name} is {lowest}", lambda case, name=name, lowest=lowest: _number(case, name) == lowest
         yield f"when {name} >= {lowest}", lambda case, name=name, lowest=lowest: _number(case, name) >= lowest
         yield f"when {name} <= {highest}", lambda case, name=name, highest=highest: _number(case, name) <= highest
+        for block in BLOCKS:
+            yield f"when {name} is no multiple of {block}", lambda case, name=name, block=block: _number(case, name) % block != 0
+            yield f"when {name} is a multiple of {block}", lambda case, name=name, block=block: _number(case, name) % block == 0
+        yield f"when {name} is no power of 2", lambda case, name=name: _number(case, name).bit_count() != 1
     for first_name in first.sizes if of_sizes else ():
         for second in first.sizes:
             if first_name < second:

@@ -1,0 +1,88 @@
+"""A constant factor between the rule's cotangent and the right one, read in the sizes and options of the case: sqrt(H), 1/n, d/n, 1 - rate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from verify.diagnosis.evidence import Evidence
+
+WHOLE = ("2", "0.5", "3", "4", "10")  # factors that are slips by themselves; "1" is a sign
+
+
+def factors(e: Evidence, leaf: int) -> dict[str, float]:
+    """Readings of a constant factor between got and want: "-1", "sqrt(H)", "1/n", "2"; empty where the ratio is not constant."""
+    got, want = e.got[leaf], e.want[leaf]
+    ratio = constant_ratio(got, want)
+    if ratio is None or not e.same(got, ratio * want):
+        return {}
+    found = readings(e, abs(ratio))
+    several = np.count_nonzero(want) > 1  # of a single number, some factor makes any other
+    return dict.fromkeys(found, ratio) if several or not _is_number(found[0]) else {}
+
+
+def readings(e: Evidence, factor: float) -> list[str]:
+    """What a positive number may stand for in this case: "sqrt(H)", "1/n", an option, "2", or else itself."""
+    return [name for name, value in _readings(e) if abs(factor / value - 1) < 4 * e.loose] or [f"{factor:.6g}"]
+
+
+def _is_number(name: str) -> bool:
+    return name.replace(".", "", 1).replace("e-", "", 1).replace("e+", "", 1).isdigit() and name not in ("1", *WHOLE)
+
+
+def constant_ratio(got: np.ndarray, want: np.ndarray) -> float | None:
+    """The median of got / want where it hardly varies, else None."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    matters = np.abs(want) > 1e-3 * np.max(np.abs(want), initial=0.0)
+    if not matters.any() or not np.isfinite(got).all() or not np.isfinite(want).all():
+        return None
+    ratios = got[matters] / want[matters]
+    ratio = float(np.median(ratios))
+    return ratio if ratio and np.max(np.abs(ratios - ratio)) <= 1e-3 * abs(ratio) else None
+
+
+def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
+    yield "1", 1.0
+    sizes = e.observation.case.sizes
+    for name, size in sizes.items():
+        number = float(np.prod(size)) if isinstance(size, tuple) else float(size)
+        label = f"prod({name})" if isinstance(size, tuple) else name
+        if number > 1:
+            yield f"sqrt({label})", number**0.5
+            yield f"1/sqrt({label})", number**-0.5
+            yield label, number
+            yield f"1/{label}", 1 / number
+            yield f"{label}^2", number**2
+    numbers = {name: float(size) for name, size in sizes.items() if not isinstance(size, tuple) and size > 1}
+    for (above, a), (below, b) in itertools.permutations(numbers.items(), 2):
+        yield f"{above}/{below}", a / b
+    for (first, a), (second, b) in itertools.combinations(numbers.items(), 2):
+        yield f"{first}*{second}", a * b
+        yield f"1/({first}*{second})", 1 / (a * b)
+    yield from ((name, float(name)) for name in WHOLE)
+    for name, value in e.observation.case.options.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+            yield name, value
+            yield f"1/{name}", 1 / value
+        if isinstance(value, float) and 0 < value < 1:
+            yield f"1 - {name}", 1 - value
+            yield f"1/(1 - {name})", 1 / (1 - value)
+
+
+def factor_sentence(readings: dict[str, float]) -> str | None:
+    """Words for the readings that all failing cases share."""
+    if not readings:
+        return None
+    name, ratio = next(iter(readings.items()))
+    sign = "has the wrong sign" if ratio < 0 else ""
+    if name == "1":
+        return f"it {sign}" if sign else None
+    size = f"is the right one times {name}" + (f" (= {abs(ratio):.6g})" if not name.replace(".", "").isdigit() else "")
+    hint = ""
+    if name.startswith("sqrt("):
+        hint = f": a factor 1/{name} is missing"
+    elif name.startswith("1/sqrt("):
+        hint = f": a factor {name} too much"
+    return f"it {size}{hint}" + (f", and {sign}" if sign else "")

@@ -1,0 +1,177 @@
+"""A wrong gradient in words: which explanations are tried, in which order, and in how many cases they must hold."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from verify.cases import Case, elements
+from verify.diagnosis import patterns
+from verify.diagnosis.as_if import Try, tries
+from verify.diagnosis.at_values import at_values
+from verify.diagnosis.entries import entries
+from verify.diagnosis.evidence import Evidence, Explained, gather
+from verify.diagnosis.factors import factor_sentence, factors
+from verify.diagnosis.paths import paths
+from verify.diagnosis.products import strange_product, wrong_product
+from verify.spec import Spec
+
+OTHERS = 2  # failing cases that must agree with the first
+RIGHT = 4  # passing cases that are looked at
+Pattern = Callable[[Evidence, int], str | None]
+FACTS: tuple[Pattern, ...] = (patterns.ignores_cotangent,)  # true of a case, whatever the others say
+PLACE: tuple[Pattern, ...] = (patterns.where,)  # it names the case
+NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
+WHAT: tuple[Pattern, ...] = (
+    patterns.zero,
+    patterns.permuted,
+    patterns.conjugate,
+    patterns.transposed,
+    patterns.identity,
+    wrong_product,
+    patterns.reduced,
+    patterns.backwards,
+    patterns.shifted,
+    patterns.asymmetric,
+    patterns.late,
+    entries,
+)
+SHAPE: tuple[Pattern, ...] = (
+    patterns.elsewhere,
+    strange_product,
+    patterns.right_sum,
+    patterns.nearly,
+    patterns.rows,
+    patterns.constant_error,
+)
+
+
+class Gradient:
+    """A wrong gradient: the numbers of the most telling failing case, and of a few more, with which an explanation must agree."""
+
+    def __init__(self, spec: Spec, first: Evidence, failing: Sequence[Case], passing: Sequence[Case]) -> None:
+        self.spec, self.first, self.failing, self.passing = spec, first, failing, passing
+        clear = [case for case in failing[1:] if _clarity(case) <= _clarity(failing[0])]
+        others = clear[:1] + sorted(clear[1:], key=elements)[-1:]  # a telling one, and the largest
+        self.more = [e for case in others[:OTHERS] if (e := gather(spec, case)) is not None]
+
+    def sentences(self) -> list[str]:
+        """What is wrong with each argument's cotangent, or with all of them at once."""
+        e = self.first
+        wrong = [leaf for leaf in range(len(e.names)) if e.wrong(leaf)]
+        named: dict[int, str | None] = {leaf: self._by_itself(leaf) for leaf in wrong}
+        if not all(named.values()) and self._whole:
+            return self._whole
+        named = {leaf: named[leaf] or self._of_one(leaf) for leaf in wrong}
+        if not any(named.values()):  # no cause is named: say what can be seen
+            named = {leaf: self._seen(leaf) for leaf in wrong} or {leaf: patterns.nearly(e, leaf) for leaf in range(len(e.names))}
+        return [f"the cotangent of {e.names[leaf]}: {sentence}" for leaf, sentence in named.items() if sentence][:3]
+
+    def _by_itself(self, leaf: int) -> str | None:
+        """What names the mistake with this cotangent alone in view."""
+        certain = self._where_values(leaf) or self._factor(leaf) or self._not_finite(leaf)
+        return certain or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
+
+    @functools.cached_property
+    def _whole(self) -> list[str]:
+        """What explains the cotangents of all arguments at once. What is not linear is no sum of paths."""
+        linear = all(patterns.not_linear(self.first, leaf) is None for leaf in range(len(self.first.names)))
+        return self._as_if() or (self._paths() if linear else [])
+
+    def _of_one(self, leaf: int) -> str | None:
+        return self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf)
+
+    def _seen(self, leaf: int) -> str | None:
+        """What the numbers look like."""
+        return self._pattern(leaf, SHAPE) or self._pattern(leaf, PLACE, agreed=False)
+
+    def _telling(self, leaf: int) -> list[Evidence]:
+        """The other cases in which this cotangent is wrong, too."""
+        return [e for e in self.more if e.wrong(leaf)]
+
+    def _pattern(self, leaf: int, tried: Sequence[Pattern], agreed: bool = True) -> str | None:
+        for pattern in tried:
+            sentence = pattern(self.first, leaf)
+            if sentence and (not agreed or all(_alike(pattern(e, leaf), sentence) for e in self._telling(leaf))):
+                return sentence
+        return None
+
+    def _not_finite(self, leaf: int) -> str | None:
+        sentence = patterns.not_finite(self.first, leaf)
+        beyond = max(map(_largest, self.passing), default=np.inf)
+        if sentence and min(map(_largest, self.failing)) > beyond:
+            return f"{sentence}: something overflows or vanishes on the way, as only inputs beyond {beyond:.3g} fail"
+        return sentence
+
+    def _where_values(self, leaf: int) -> str | None:
+        """Where this cotangent is wrong, of failing and passing cases together."""
+        return at_values([self.first, *self.more, *self._right], leaf)
+
+    @functools.cached_property
+    def _right(self) -> list[Evidence]:
+        ordinary = [case for case in self.passing if not case.stress]
+        return [e for case in ordinary[-RIGHT:] if (e := gather(self.spec, case)) is not None]
+
+    @functools.cached_property
+    def _tries(self) -> list[tuple[Evidence, list[Try]]]:
+        wrong = [e for e in self.more if any(e.wrong(leaf) for leaf in range(len(e.names)))]
+        return [(e, tries(e)) for e in (self.first, *wrong)]
+
+    def _as_if(self) -> list[str]:
+        """The inputs for which the rule would be right, in all cases."""
+        return _first_agreed([{key: text for key, text, gradient in tried if e.equals_rule(gradient)} for e, tried in self._tries])
+
+    def _as_if_of(self, leaf: int) -> str | None:
+        """The same of one argument's cotangent."""
+        where_wrong = [(e, tried) for e, tried in self._tries if e.wrong(leaf)]
+        agreed = _first_agreed([
+            {key: text for key, text, gradient in tried if e.same(np.asarray(gradient[leaf]), e.got[leaf], e.slack[leaf])} for e, tried in where_wrong
+        ])  # fmt: skip
+        return next(iter(agreed), "").replace("the gradient is", "it is") or None
+
+    def _paths(self) -> list[str]:
+        """What the rule drops or counts too often, in all cases."""
+        found: Explained = paths(self.first)
+        for e in self.more:
+            if found and any(e.wrong(leaf) for leaf in range(len(e.names))):
+                others = paths(e, found)
+                found = {key: text for key, text in found.items() if key in others}
+        return list(found.values())[:1]
+
+    def _factor(self, leaf: int) -> str | None:
+        """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""
+        readings = factors(self.first, leaf)
+        for e in self._telling(leaf) if readings else ():
+            shared = factors(e, leaf)
+            readings = {name: ratio for name, ratio in readings.items() if name in shared}
+        return factor_sentence(readings)
+
+
+def _largest(case: Case) -> float:
+    """The largest magnitude among the inputs."""
+    return max((float(np.max(np.abs(x), initial=0.0)) for x in jax.tree.leaves(case.args) if isinstance(x, np.ndarray)), default=0.0)
+
+
+def _first_agreed(explained: Sequence[Explained]) -> list[str]:
+    """The first sentence of the first case whose mistake explains the others, too."""
+    first, *others = explained
+    return [text for key, text in first.items() if all(key in other for other in others)][:1]
+
+
+def _alike(sentence: str | None, other: str) -> bool:
+    """Whether two sentences name the same mistake: they may differ in numbers, and in intermediates by letter."""
+    return sentence is not None and _kind(sentence) == _kind(other)
+
+
+def _kind(sentence: str) -> str:
+    return re.sub(r" ?[\d.]+", "", sentence.split(" where ", maxsplit=1)[0].split(" (", maxsplit=1)[0])
+
+
+def _clarity(case: Case) -> tuple[bool, bool, int]:
+    """Less is clearer: extreme inputs, single elements and sizes of 1 hide patterns."""
+    ones = sum(size == 1 for dims in case.sizes.values() for size in (dims if isinstance(dims, tuple) else (dims,)))
+    return case.stress, elements(case) <= 1, ones

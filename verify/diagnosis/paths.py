@@ -1,0 +1,157 @@
+"""Which path of the forward does the rule drop, or count too often?
+
+The reference is differentiated again with the derivative of one intermediate cut. A gradient is a sum over paths, so scaling the derivative of an
+intermediate by m gives cut + m (right - cut); where some m fits the rule, that intermediate is the mistake: 0 drops the path through it (it is treated
+as a constant), 2 counts it twice, -1 flips its sign, and a size of the case means a sum for a mean. Where no single one fits, two are cut together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from verify import _compat, engine
+from verify.diagnosis.evidence import Evidence, Explained
+from verify.diagnosis.factors import readings
+from verify.diagnosis.products import describe
+from verify.strip import evaluate
+
+LIMIT = 200  # equations
+PAIRS = 24  # intermediates of which pairs are cut
+WORDS = {
+    0: "treats {} as a constant: its derivative is dropped",
+    2: "counts the path through {} twice",
+    -1: "has the wrong sign on the path through {}",
+}
+
+
+def paths(e: Evidence, known: Explained | None = None) -> Explained:
+    """Sentences that name equations of the reference, by equation and factor; with `known`, those of them that hold here, too."""
+    names, cut = _program(e)
+    found: Explained = {}
+    distinct: list[tuple[int, list[np.ndarray]]] = []  # intermediates whose cuts differ
+    for k, name in enumerate(names):
+        gradient = cut(k)
+        if all(np.array_equal(a, b) for a, b in zip(gradient, e.want, strict=True)):
+            continue
+        for key, words in _fitting(e, gradient):
+            found.setdefault(f"{key} {name}", "the rule " + words.format(f"the reference's {name}"))
+        if not any(_equal(gradient, other) for _, other in distinct):
+            distinct.append((k, gradient))
+    if known is not None:
+        pairs = [(a, b) for a, b in itertools.combinations(range(len(names)), 2) if _both(names[a], names[b]) in known]
+    else:
+        pairs = [(a, b) for (a, _), (b, _) in itertools.combinations(distinct[:PAIRS], 2)] if not found else []
+    for a, b in pairs:
+        if e.equals_rule(cut(a, b)):
+            words = f"the rule treats the reference's {names[a]}, and its {names[b]}, as constants: their derivatives are dropped"
+            found.setdefault(_both(names[a], names[b]), words)
+    return found
+
+
+def _both(a: str, b: str) -> str:
+    return f"0 {a} and {b}"
+
+
+def _program(e: Evidence) -> tuple[list[str], Callable[..., list[np.ndarray]]]:
+    """The reference's intermediates in words, and its gradient with the derivatives of some of them cut. All share one program, with a factor for each."""
+    observation = e.observation
+    call = observation.call
+    names: list[str] = []
+
+    def program(diff: list[Any], rest: list[Any], cts: list[Any], keep: Any) -> list[Any]:
+        def scale(equation: Any, inputs: list[Any], outputs: list[Any]) -> list[Any]:
+            if len(names) >= LIMIT - 1 or not any(jnp.issubdtype(value.dtype, jnp.floating) for value in outputs):
+                return outputs
+            m = keep[len(names)]
+            names.append(describe(equation))
+            if equation.primitive.name == "scan" and equation.params["num_carry"]:
+                outputs = _scan(equation, inputs, keep[len(names)])
+                names.append(f"state, carried from step to step in its {names[-1]},")
+            return [_scaled(value, m) for value in outputs]
+
+        def cut(*leaves: Any) -> list[Any]:
+            names.clear()
+            jaxpr = jax.make_jaxpr(call.run_reference)(list(leaves), rest)
+            return evaluate(jaxpr, jax.tree.leaves((leaves, rest)), scale)
+
+        _, pullback = jax.vjp(cut, *diff)
+        return list(pullback(cts))
+
+    arguments = (observation.diff, observation.rest, e.cotangents)
+    compiled = engine.exact(program, *arguments, np.ones(LIMIT))
+
+    def without(*which: int) -> list[np.ndarray]:
+        keep = np.ones(LIMIT)
+        keep[list(which)] = 0
+        return [np.asarray(g) for g in compiled(*arguments, keep)]
+
+    return list(names), without
+
+
+def _scan(equation: Any, inputs: list[Any], m: Any) -> list[Any]:
+    """A loop again, the derivative of its state times m from each step to the next; that of its first state is whole."""
+    constants, carried = (equation.params[name] for name in ("num_consts", "num_carry"))
+    body = core.jaxpr_as_fun(_compat.closed(equation.params["jaxpr"]))
+
+    def step(carry: Any, x: Any) -> Any:
+        first, state = carry
+        scaled = [_scaled(value, jnp.where(first, 1, m)) for value in state]
+        out = body(*inputs[:constants], *scaled, *x)
+        return (jnp.zeros_like(first), out[:carried]), out[carried:]
+
+    start = (jnp.ones((), bool), inputs[constants : constants + carried])
+    rest = inputs[constants + carried :]
+    (_, state), stacked = jax.lax.scan(step, start, rest, length=equation.params["length"], reverse=equation.params["reverse"])
+    return [*state, *stacked]
+
+
+def _scaled(value: Any, m: Any) -> Any:
+    """The same value, its derivative times m."""
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    m = m.astype(value.dtype)
+    return m * value + (1 - m) * jax.lax.stop_gradient(value)
+
+
+def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
+    """The factor m that makes the rule's gradient of the right one, and words for it."""
+    if not all(np.isfinite(g).all() for g in (*cut, *e.got, *e.want)):
+        return
+    twice = [2 * (w - c) if e.wrong(leaf) else w for leaf, (c, w) in enumerate(zip(cut, e.want, strict=True))]
+    if e.equals_rule(twice) and any(cut[leaf].any() for leaf in range(len(cut)) if e.wrong(leaf)):
+        yield "2 alone", "counts the path through {} twice and leaves out the others, as if both were the same"
+        return
+    m = _factor(e, cut)
+    if m is None or not e.equals_rule([c + m * (w - c) for c, w in zip(cut, e.want, strict=True)]):
+        return
+    for whole, words in WORDS.items():
+        if abs(m - whole) < 1e-6:
+            yield str(whole), words
+            return
+    several = sum(int(e.wrong_elements(leaf).sum()) for leaf in range(len(e.got))) > 1  # of a single number, some factor makes any other
+    if several and abs(m) > 1e-6:
+        sign = ", with the wrong sign" if m < 0 else ""
+        for name in readings(e, abs(m)):
+            yield f"{'-' if m < 0 else ''}{name}", f"has the path through {{}} times {name}{sign}"
+
+
+def _factor(e: Evidence, cut: list[np.ndarray]) -> float | None:
+    """m by least squares over all arguments, each in units of its own largest element."""
+    above = below = 0.0
+    for c, got, want in zip(cut, e.got, e.want, strict=True):
+        unit = max(float(np.max(np.abs(want), initial=0.0)), float(np.max(np.abs(got), initial=0.0))) or 1.0
+        path = (want - c) / unit
+        above += float(np.sum((got - c) / unit * path))
+        below += float(np.sum(path * path))
+    return above / below if below else None
+
+
+def _equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(np.allclose(x, y, rtol=1e-9, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True))
