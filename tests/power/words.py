@@ -114,7 +114,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "dilation-ignored": ("of k: it is wrong only from index 1", "failing cases have dilation=2"),
     "even-kernel-shifted": ("only when m is a multiple of 2",),
     # matrix_rules
-    "gradient-cut-at-16": ("of a: it is wrong only up to index", "only when T >= 17"),
+    "gradient-cut-at-16": ("only the first 16 of", "only when T >= 17"),
     "inverse-not-transposed": ("as if a were a^T",),
     "solve-not-transposed": ("of b: it is as if a were a^T",),
     "log-det-not-transposed": ("of a: it is the transpose of the right cotangent",),

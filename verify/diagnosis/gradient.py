@@ -25,11 +25,11 @@ RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
 FACTS: tuple[Pattern, ...] = (patterns.ignores_cotangent,)  # true of a case, whatever the others say
 PLACE: tuple[Pattern, ...] = (patterns.where,)  # it names the case
+EXACT: tuple[Pattern, ...] = (patterns.conjugate,)  # the whole cotangent is another one: that says more than where its numbers differ
 NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
 WHAT: tuple[Pattern, ...] = (
     patterns.zero,
     patterns.permuted,
-    patterns.conjugate,
     patterns.transposed,
     patterns.identity,
     wrong_product,
@@ -73,7 +73,7 @@ class Gradient:
 
     def _by_itself(self, leaf: int) -> str | None:
         """What names the mistake with this cotangent alone in view."""
-        certain = self._where_values(leaf) or self._factor(leaf) or self._not_finite(leaf)
+        certain = self._pattern(leaf, EXACT) or self._where_values(leaf) or self._factor(leaf) or self._not_finite(leaf)
         return certain or self._pattern(leaf, FACTS, agreed=False) or self._pattern(leaf, WHAT)
 
     @functools.cached_property
