@@ -94,11 +94,11 @@ def _environment():
 
 
 def test_workers_killed_at_random_cost_time_and_no_verdict(tmp_path, inline):
-    config, stop, rng = campaign("RIGHT", cases=24), threading.Event(), random.Random(0)
+    config, stop, rng = campaign("RIGHT", cases=96), threading.Event(), random.Random(0)
     killed = []
 
     def kill():
-        while not stop.wait(rng.uniform(2.0, 4.0)):
+        while not stop.wait(rng.uniform(1.0, 3.0)):
             for worker in list(contained._all):
                 if worker._process.poll() is None:
                     killed.append(worker._process.pid)

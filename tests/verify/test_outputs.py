@@ -19,7 +19,7 @@ REPORT = Report(verdicts=(FULL, verdict(Status.PASS, finding(Status.PASS), name=
 
 
 def verify(*args, **options):
-    return CliRunner().invoke(main, [str(arg) for arg in args], **options)
+    return CliRunner(env={"COLUMNS": "100"}).invoke(main, [str(arg) for arg in args], **options)
 
 
 @pytest.fixture

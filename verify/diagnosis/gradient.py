@@ -148,6 +148,14 @@ class Gradient:
         for e in self._telling(leaf) if readings else ():
             shared = factors(e, leaf)
             readings = {name: ratio for name, ratio in readings.items() if name in shared}
+        if len(readings) > 1 and not self._telling(
+            leaf
+        ):  # sizes that are seen once may stand for any number: even a small case tells them apart
+            sizes = self.first.observation.case.sizes
+            gathered = (gather(self.spec, case) for case in self.failing if case.sizes != sizes)
+            other = next((e for e in gathered if e is not None), None)
+            if other is not None and (shared := factors(other, leaf)):
+                readings = {name: ratio for name, ratio in readings.items() if name in shared} or readings
         return factor_sentence(readings)
 
 
