@@ -71,7 +71,7 @@ def _program(e: Evidence) -> tuple[list[str], Callable[..., list[np.ndarray]]]:
                 return outputs
             m = keep[len(names)]
             names.append(describe(equation))
-            if equation.primitive.name == "scan" and equation.params["num_carry"]:
+            if equation.primitive.name == "scan" and _compat.scan_parts(equation.params)[1]:
                 outputs = _scan(equation, inputs, keep[len(names)])
                 names.append(f"state, carried from step to step in its {names[-1]},")
             return [_scaled(value, m) for value in outputs]
@@ -97,7 +97,7 @@ def _program(e: Evidence) -> tuple[list[str], Callable[..., list[np.ndarray]]]:
 
 def _scan(equation: Any, inputs: list[Any], m: Any) -> list[Any]:
     """A loop again, the derivative of its state times m from each step to the next; that of its first state is whole."""
-    constants, carried = (equation.params[name] for name in ("num_consts", "num_carry"))
+    constants, carried = _compat.scan_parts(equation.params)
     body = core.jaxpr_as_fun(_compat.closed(equation.params["jaxpr"]))
 
     def step(carry: Any, x: Any) -> Any:
