@@ -237,6 +237,11 @@ def _other_dtypes(rule: Rule, signature: Signature) -> list[str]:
 
 def _accepts(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> bool:
     """Whether the function can be traced with these arguments, and returns something to differentiate."""
+    return any(jax.numpy.issubdtype(value.dtype, np.inexact) for value in outputs(rule, args, dtype))
+
+
+def outputs(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> list[Any]:
+    """The shapes that the function returns for these arguments, with floats in `dtype`; none if it cannot be traced with them."""
 
     def leaf(value: Any) -> Any:
         floating = jax.numpy.issubdtype(value.dtype, np.floating)
@@ -252,7 +257,6 @@ def _accepts(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> boo
         return rule.function(*jax.tree.unflatten(tree, filled))
 
     try:
-        out = jax.eval_shape(call, *(leaf(leaves[i]) for i in dynamic))
+        return jax.tree.leaves(jax.eval_shape(call, *(leaf(leaves[i]) for i in dynamic)))
     except Exception:
-        return False
-    return any(jax.numpy.issubdtype(value.dtype, np.inexact) for value in jax.tree.leaves(out))
+        return []

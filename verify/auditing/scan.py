@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from verify.auditing.examine import examine
+from verify.auditing.examine import examine, outputs
 from verify.auditing.rules import Rule, Signature, location, plain, written
 from verify.cases import Static
 from verify.errors import SpecError
@@ -151,19 +151,7 @@ def _guesses(rule: Rule) -> Iterator[Signature]:
 
 def _works(rule: Rule, args: tuple[Any, ...]) -> bool:
     """Whether the function takes these arguments and returns floating-point numbers of some size."""
-    dynamic = [i for i, arg in enumerate(args) if not isinstance(arg, Static)]
-
-    def call(*arrays: Any) -> Any:
-        filled = [arg.value if isinstance(arg, Static) else arg for arg in args]
-        for i, array in zip(dynamic, arrays, strict=True):
-            filled[i] = array
-        return rule.function(*filled)
-
-    try:
-        out = jax.tree.leaves(jax.eval_shape(call, *(args[i] for i in dynamic)))
-    except Exception:
-        return False
-    return any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) and leaf.size for leaf in out)
+    return any(jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact) and leaf.size for leaf in outputs(rule, args))
 
 
 def _parameters(rule: Rule) -> list[inspect.Parameter] | None:
