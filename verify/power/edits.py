@@ -135,14 +135,18 @@ kind("always the value where false", "select_n", _two)(lambda e, v: v[1])
 kind("always the value where true", "select_n", _two)(lambda e, v: v[2])
 
 
+def _pairs(equation: Any, operand: int) -> list[tuple[int, int]]:
+    """Each summed axis with each free axis of a dot_general's operand."""
+    contract, batch = (dims[operand] for dims in equation.params["dimension_numbers"])
+    return [(s, f) for s in contract for f in range(len(_shape(equation, operand))) if f not in (*contract, *batch)]
+
+
 def _swappable(operand: int) -> Callable[[Any], tuple[int, int] | None]:
-    """A summed axis and a free axis of the same size of a dot_general's operand: a transpose that no shape forbids."""
+    """A summed axis and a free axis of the same size: a transpose that no shape forbids."""
 
     def find(equation: Any) -> tuple[int, int] | None:
-        contract, batch = (dims[operand] for dims in equation.params["dimension_numbers"])
         shape = _shape(equation, operand)
-        pairs = ((s, f) for s in contract for f in range(len(shape)) if f not in (*contract, *batch) and shape[s] == shape[f] > 1)
-        return next(pairs, None)
+        return next(((s, f) for s, f in _pairs(equation, operand) if shape[s] == shape[f] > 1), None)
 
     return find
 
@@ -175,6 +179,18 @@ def _permuted(equation: Any, values: list[Any]) -> Any:
 
 kind("transpose the first operand", "dot_general", lambda e: _swappable(0)(e) is not None)(_transposed(0))
 kind("transpose the second operand", "dot_general", lambda e: _swappable(1)(e) is not None)(_transposed(1))
+TRANSPOSES = {"transpose the first operand": 0, "transpose the second operand": 1}
+
+
+def cannot_run(name: str, equation: Any) -> bool:
+    """The edit is a transpose, and this equation's shapes forbid it: whoever writes it gets an exception from JAX here."""
+    if name not in TRANSPOSES or equation.primitive.name != "dot_general":
+        return False
+    operand = TRANSPOSES[name]
+    shape, pairs = _shape(equation, operand), _pairs(equation, operand)
+    return bool(pairs) and all(shape[s] != shape[f] for s, f in pairs)
+
+
 kind("exchange the operands", "dot_general", _exchanged)(lambda e, v: _again(e, [v[1], v[0]]))
 kind("sum over the axes in another order", "dot_general", _two_contracted)(_permuted)
 

@@ -12,6 +12,7 @@ from verify.power.screen import Prepared
 from verify.values import largest
 
 TRIED = {"float64": 2}  # cases for each cotangent, else 1: more of them would catch smaller errors still
+USUAL = "unit"  # the style in which users' dtypes hold values as activations are; at extreme ones little but infinities can be judged there
 NOTABLE = 1e-3  # of the case's largest cotangent: below, a check may rightly look away (the bias of a softmax over one element)
 RUNGS = {"float64": tuple(10.0**-k for k in range(1, 15))}
 COARSE_RUNGS = tuple(2.0**-k for k in range(1, 21))
@@ -29,7 +30,11 @@ def smallest_caught(plan: Plan) -> dict[str, float | None]:
 
 
 def _cases(plan: Plan, path: str, dtype: str) -> list[Prepared]:
-    return [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _notable(prepared, path)][: TRIED.get(dtype, 1)]
+    """The cheapest in float64; in users' dtypes, those of usual values with the most elements, as rounding hides less in many."""
+    found = [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _notable(prepared, path)]
+    if dtype != "float64":
+        found = [*(p for p in found[::-1] if p.case.style == USUAL), *(p for p in found if p.case.style != USUAL)]
+    return found[: TRIED.get(dtype, 1)]
 
 
 def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> float:

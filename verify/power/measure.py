@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from verify.api import as_spec
 from verify.errors import InternalError
 from verify.power import surgery
+from verify.power.edits import cannot_run
 from verify.power.ladder import smallest_caught
 from verify.power.mutant import Edit, mutated
 from verify.power.plan import Plan, catching_check, prepare_plan
@@ -105,7 +106,8 @@ def summarised(plan: Plan, mutants: Sequence[Mutant], smallest: dict[str, float 
 def _judged(plan: Plan, edit: Edit) -> Mutant:
     """The verification's cases are judged until one FAILs, those first in which the edit changes a cotangent the most tellingly.
 
-    An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there.
+    An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there. A transpose that only
+    a coincidence of the pool's sizes permits is caught where a case's sizes forbid it, as the backward raises there.
     """
     placed: list[Edit] = []
     spec, made = mutated(plan.spec, edit, placed), [prepared for prepared in plan.cases if edit in prepared.fits]
@@ -128,6 +130,8 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     rest = sorted(made, key=lambda prepared: -sizes.setdefault(id(prepared), difference(prepared, edit)))
     if mutant := caught(rest):
         return mutant
+    if not made and (mutant := _stopped_by_shapes(plan, edit)):
+        return mutant
     changed = sum(size > 0 for size in sizes.values())
     noticed = None if changed else _noticed(plan.pool, edit)
     if not changed and noticed is None:
@@ -139,6 +143,15 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     if tried and edit.where == "equation" and not placed:
         raise InternalError(f"verify lost sight of an equation of {plan.spec.name} between two traces: {plan.edits[edit]}")
     return _mutant(plan, edit, "survived", cases=len(tried), note=note)
+
+
+def _stopped_by_shapes(plan: Plan, edit: Edit) -> Mutant | None:
+    for prepared in plan.cases if edit.where == "equation" else ():
+        for place in surgery.places(prepared.jaxpr):
+            if place.key == edit.target and cannot_run(edit.name, place.equation):
+                note = f"the shapes of this case forbid it: {surgery.equation_text(place.equation)}"
+                return _mutant(plan, edit, "killed", check="structure", address=prepared.case.address, note=note)
+    return None
 
 
 def _first(made: Sequence[Prepared]) -> list[Prepared]:

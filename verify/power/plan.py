@@ -67,8 +67,12 @@ def _cost(case: Case) -> tuple[bool, bool, int]:
 
 
 def catching_check(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> str | None:
-    """The first check that FAILs. An edit keeps shapes and dtypes; so the structure check has nothing to say of it."""
-    for finding in judge(spec, case, selected).findings:
-        if finding.status is Status.FAIL and finding.check != "structure":
-            return finding.check
+    """A check that FAILs: gradient, which catches nearly all and costs a fraction of the others; else the first.
+
+    An edit keeps shapes and dtypes; so the structure check has nothing to say of it.
+    """
+    for some in (tuple(check for check in selected if check.NAME == "gradient"), selected):
+        for finding in judge(spec, case, some).findings if some else ():
+            if finding.status is Status.FAIL and finding.check != "structure":
+                return finding.check
     return None

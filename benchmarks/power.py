@@ -1,0 +1,72 @@
+"""Would the verification catch a mistake in our operations? Each is broken on purpose in every way that `verify power` knows.
+
+    python benchmarks/power.py [NAME ...] [--jobs 2]
+
+Measures the operations named (all, if none is), several at a time, each in a process of its own. A result is written when it is there, into
+benchmarks/results/power.json, beside those of the other operations; docs/power.md is the page made of it. Exit status 1 if a mistake survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from manual_vjp import catalog
+from verify import files
+from verify.environment import environment
+from verify.records import Mutant, Power
+from verify.report.power import render_json, render_markdown, render_power
+
+ROOT = Path(__file__).parents[1]
+RESULT, PAGE = ROOT / "benchmarks" / "results" / "power.json", ROOT / "docs" / "power.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")
+    parser.add_argument("--jobs", type=int, default=2, help="operations at a time")
+    options = parser.parse_args(argv)
+    if unknown := set(options.names) - set(catalog.SPECS):
+        parser.error(f"no operation is called {', '.join(sorted(unknown))}; there are {', '.join(catalog.SPECS)}")
+    powers = earlier()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for future in as_completed([pool.submit(measured, name) for name in options.names or catalog.SPECS]):
+            power = future.result()
+            powers[power.name] = power
+            print(render_power(power), end="\n\n", flush=True)
+            write([powers[name] for name in catalog.SPECS if name in powers])
+    return 0 if all(power.survivors == () for power in powers.values()) else 1
+
+
+def measured(name: str) -> Power:
+    command = [sys.executable, "-m", "verify.cli", "power", name, "--quiet", "--json", "-"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}, without a result")
+    (record,) = json.loads(done.stdout)["operations"]
+    return _power(record)
+
+
+def earlier() -> dict[str, Power]:
+    found = json.loads(RESULT.read_text())["operations"] if RESULT.exists() else []
+    return {record["name"]: _power(record) for record in found}
+
+
+def _power(record: dict[str, Any]) -> Power:
+    kept = {key: record[key] for key in ("name", "smallest_caught", "cases", "pool", "seed", "left_out", "seconds")}
+    return Power(**kept, mutants=tuple(Mutant(**mutant) for mutant in record["mutants"]))
+
+
+def write(powers: Sequence[Power]) -> None:
+    files.write(str(RESULT), render_json(powers, environment()))
+    files.write(str(PAGE), render_markdown(powers, "python benchmarks/power.py", environment()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
