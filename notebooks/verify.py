@@ -41,8 +41,8 @@ if importlib.util.find_spec("verify") is None:
 # - **TPU**: a float32 matrix product is computed from bfloat16 factors by default; there is no float64 in hardware.
 # - **GPU** (Ampere and later): a float32 matrix product may use TF32, with 10 bits of mantissa.
 #
-# `verify` takes the error of JAX's autodiff *on the host* as its unit for float32, and does not know of either. So that a right rule is not accused of its device's rounding, full precision is
-# asked for below, while rules are verified. (The authors ran this notebook on CPUs only.)
+# `verify` takes the error that JAX's autodiff makes on the same device as its unit, so a right rule is not accused of its device's rounding. A coarse unit hides coarse mistakes, though: full
+# precision is asked for below, while rules are verified. (The authors ran this notebook on CPUs only.)
 
 # %%
 import jax

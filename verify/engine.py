@@ -112,6 +112,12 @@ def host() -> Any:
         return jax.local_devices()[0]
 
 
+def accelerated() -> bool:
+    """Whether users' programs run on something else than the host: it rounds by rules of its own (TF32 and bfloat16 factors in float32 products)."""
+    default = jax.config.jax_default_device or jax.local_devices()[0]
+    return (default if isinstance(default, str) else default.platform) != host().platform
+
+
 @functools.cache
 def quick_options() -> dict[str, Any] | None:
     """The cheap options that this XLA knows: its flags come and go between versions."""
