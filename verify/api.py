@@ -18,7 +18,7 @@ from verify.evidence import without_addresses
 from verify.records import Status, Verdict
 from verify.registry import resolve
 from verify.runner import run_cases, run_spec
-from verify.signature import nearest
+from verify.signature import argument_names, nearest
 from verify.spec import Spec, SpecError
 
 DRAWS = 3  # besides the given values, so many cases with other values of the same shapes
@@ -65,7 +65,9 @@ def check(
     if not 0 <= seed < 2**63:
         raise SpecError(f"seed must be between 0 and 2**63 - 1, got {seed}")
     options = dict(options or {})
-    names = _argument_names(fn, len(args))
+    if not args:
+        raise SpecError("check: give the example arrays after the function: verify.check(fn, x, w, ...)")
+    names = argument_names(fn, len(args))
     _check_options(fn, options)
     static = set(getattr(fn, "nondiff_argnums", ()))
     name = _name(fn)
@@ -170,16 +172,6 @@ def as_spec(spec: Spec | str | Callable[..., Any]) -> Spec:
 def _name(fn: Any) -> str:
     name = getattr(fn, "__name__", None) or getattr(getattr(fn, "func", None), "__name__", None) or type(fn).__name__
     return "".join(c if c.isprintable() and not c.isspace() and c not in "/@" else "_" for c in name)
-
-
-def _argument_names(fn: Callable[..., Any], count: int) -> tuple[str, ...]:
-    if not count:
-        raise SpecError("check: give the example arrays after the function: verify.check(fn, x, w, ...)")
-    try:
-        parameters = [p for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    except (ValueError, TypeError):
-        parameters = []
-    return tuple(parameters[i].name if i < len(parameters) else f"arg{i}" for i in range(count))
 
 
 def _check_options(fn: Callable[..., Any], options: Mapping[str, Any]) -> None:

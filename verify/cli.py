@@ -19,8 +19,9 @@ from verify import files, outputs
 from verify.auditing.command import audit, scan
 from verify.campaign.command import campaign, deliver_journal
 from verify.campaign.upkeep import journal_group, merge
+from verify.printable import clean
 from verify.spec import SpecError
-from verify.terminal import INTERNAL, INTERRUPTED, NOTHING, USAGE, clean, finish, progress_bar
+from verify.terminal import INTERNAL, INTERRUPTED, NOTHING, USAGE, finish, progress_bar
 
 WORTH_PROCESSES = 60  # cases: below, starting processes (2 s each) costs more than it saves
 

@@ -114,7 +114,7 @@ def host() -> Any:
 
 def accelerated() -> bool:
     """Whether users' programs run on something else than the host: it rounds by rules of its own (TF32 and bfloat16 factors in float32 products)."""
-    default = jax.config.jax_default_device or jax.local_devices()[0]
+    default = jax.config.jax_default_device or jax.local_devices()[0]  # type: ignore[attr-defined]
     return (default if isinstance(default, str) else default.platform) != host().platform
 
 

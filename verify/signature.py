@@ -24,6 +24,15 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
+def argument_names(function: Callable[..., Any], count: int) -> tuple[str, ...]:
+    """Names of the first `count` positional arguments; "arg0", ... where the signature says none."""
+    try:
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (ValueError, TypeError):
+        parameters = []
+    return tuple(parameters[i].name if i < len(parameters) else f"arg{i}" for i in range(count))
+
+
 def arguments(spec: Spec) -> dict[str, Any]:
     """The spec's positional arguments, name -> Arg (or a pytree of them): what `args` says, else the annotations of `fn`.
 

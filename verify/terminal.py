@@ -11,15 +11,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from verify import outputs
+from verify.printable import clean
 
 if TYPE_CHECKING:
     from verify.records import Report
 
 USAGE, NOTHING, INTERNAL, INTERRUPTED = 2, 3, 4, 130
-
-
-def clean(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def finish(

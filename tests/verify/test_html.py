@@ -15,9 +15,10 @@ from tests.verify._browser import CHROMIUM, browser
 from tests.verify.test_reports import HOSTILE, finding, verdict
 from verify import Report, Status, checks
 from verify.checks.error_map import COLUMNS, ROWS
+from verify.printable import clean
 from verify.records import CaseError, Curve, ErrorMap, Evidence
 from verify.report import figures, svg
-from verify.report.words import NEXT, clean
+from verify.report.words import NEXT
 
 STEPS = tuple(10.0**-k for k in range(1, 13))
 

@@ -9,10 +9,10 @@ import junitparser
 import pytest
 
 from verify import Finding, Report, Status, Verdict
+from verify.printable import clean
 from verify.report import json as json_report
 from verify.report import junit
 from verify.report.text import render_report, render_verdict
-from verify.report.words import clean
 
 HOSTILE = [
     "<script>",

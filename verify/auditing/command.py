@@ -13,7 +13,8 @@ import click
 from verify import files, outputs
 from verify.auditing import baseline as gaps
 from verify.errors import SpecError
-from verify.terminal import NOTHING, clean, finish, progress_bar
+from verify.printable import clean
+from verify.terminal import NOTHING, finish, progress_bar
 from verify.terminal import exit_status as operations_status
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from verify.auditing.rules import Rule, Signature, argument_names
+from verify.auditing.rules import Rule, Signature
 from verify.cases import Case, Static, from_arrays
 from verify.errors import SpecError
 from verify.records import Finding, Status, Verdict
 from verify.runner import run_cases
+from verify.signature import argument_names
 from verify.spec import USER_DTYPES, Spec
 from verify.values import generator
 

@@ -186,12 +186,3 @@ def positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     return bound.args
-
-
-def argument_names(function: Any, count: int) -> tuple[str, ...]:
-    """Names of the first `count` positional arguments."""
-    try:
-        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    except (ValueError, TypeError):
-        parameters = []
-    return tuple(parameters[i].name if i < len(parameters) else f"arg{i}" for i in range(count))

@@ -23,9 +23,10 @@ from verify.campaign.summary import Summary
 from verify.campaign.supervisor import Progress, left, prepare, run
 from verify.campaign.view import view
 from verify.environment import cores
+from verify.printable import clean
 from verify.records import Report
 from verify.spec import SpecError
-from verify.terminal import INTERRUPTED, NOTHING, clean, exit_status
+from verify.terminal import INTERRUPTED, NOTHING, exit_status
 
 
 @click.command()

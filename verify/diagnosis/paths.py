@@ -22,6 +22,8 @@ from verify.diagnosis.factors import readings
 from verify.diagnosis.products import describe
 from verify.strip import evaluate
 
+SAME = 1e-9  # relative: gradients that agree to it are cut at the same path; it decides words, no verdict
+
 LIMIT = 200  # equations
 PAIRS = 24  # intermediates of which pairs are cut
 WORDS = {
@@ -154,4 +156,4 @@ def _factor(e: Evidence, cut: list[np.ndarray]) -> float | None:
 
 
 def _equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return all(np.allclose(x, y, rtol=1e-9, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True))
+    return all(np.allclose(x, y, rtol=SAME, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from verify.printable import clean
 from verify.records import Report, Status
-from verify.report.words import clean
 
 LEVELS = {Status.FAIL: "error", Status.ERROR: "error", Status.INCONCLUSIVE: "warning"}
 

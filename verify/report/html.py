@@ -18,9 +18,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from verify.printable import clean
 from verify.records import Status
 from verify.report import figures
-from verify.report.words import NEXT, clean, error_text
+from verify.report.words import NEXT, error_text
 
 GLYPHS = {
     "FAIL": "✕",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from verify.printable import clean
 from verify.records import Finding, Report, Status
-from verify.report.words import clean
 
 
 def render(report: Report) -> str:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from verify.printable import clean
 from verify.records import Mutant, Power
-from verify.report.words import clean
 
 SCHEMA = "verify-power/1"
 

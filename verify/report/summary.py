@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from verify.printable import clean
 from verify.records import Report, Status, Verdict
-from verify.report.words import clean, error_text, totals
+from verify.report.words import error_text, totals
 
 SIGNS = {
     Status.PASS: "✅",

@@ -11,8 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from verify.printable import clean
 from verify.records import Finding, Report, Status, Verdict
-from verify.report.words import NEXT, clean, error_text, totals
+from verify.report.words import NEXT, error_text, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
 

@@ -1,8 +1,6 @@
-"""What several reports say in the same words, and how text of others is made safe to show."""
+"""What several reports say in the same words."""
 
 from __future__ import annotations
-
-import unicodedata
 
 from verify.records import Report, Status
 
@@ -35,13 +33,6 @@ NEXT = {  # check -> what to do about a FAIL
     "purity": "keep nothing and change nothing outside of the rule: residuals are returned, inputs are copied, settings are the caller's",
     "nondifferentiable": "return None for arguments without a derivative, and let them be batched like any other",
 }
-
-
-def clean(text: str) -> str:
-    """Without control and direction characters, which could repaint a terminal, break XML, or show a name that is another."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def totals(report: Report) -> str:
