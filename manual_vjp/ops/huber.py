@@ -4,7 +4,7 @@ Source: Huber, "Robust estimation of a location parameter" (Annals of Mathematic
 
 Forward, for each element, with r = prediction - target:
     loss = r^2 / 2 where |r| <= delta, else delta (|r| - delta / 2)
-Derivation.  With k = clip(r, -delta, delta), in both cases  loss = k (r - k / 2)  and  dloss = k dr  (dk = 0 where k is not r).
+Derivation.  dloss = r dr where |r| <= delta, else delta sign(r) dr:  in both cases  dloss = clip(r, -delta, delta) dr.
 Backward, with ct given for each element:
     prediction_ct = clip(prediction - target, -delta, delta) ct     target_ct = -prediction_ct
     Weights and the reduction come after it and are differentiated by JAX.
@@ -72,8 +72,8 @@ def _huber(prediction: Array, target: Array, delta: float) -> Array:
 
 def _forward(prediction: Array, target: Array, delta: float) -> tuple[Array, tuple[Array, Array]]:
     r = difference(prediction, target)
-    k = jnp.clip(r, -delta, delta)
-    return k * (r - k / 2), (prediction, target)
+    size = jnp.abs(r)  # r is the one array that XLA keeps for both passes; a shorter form, k (r - k / 2) with the clipped k, would be a second one
+    return jnp.where(size <= delta, r * r / 2, delta * (size - delta / 2)), (prediction, target)
 
 
 def _backward(delta: float, residuals: tuple[Array, Array], ct: Array) -> tuple[Array, Array]:

@@ -14,20 +14,22 @@ import numpy as np
 
 from verify import _compat, engine, programs
 from verify.cases import Case
+from verify.observe import natural_scale
 from verify.power import edits, ends, surgery
 from verify.power.mutant import Edit, opened, pulled, run
 from verify.spec import Spec
 from verify.values import cast, largest, wide
 
 EQUIVALENT = 1e-12  # relative to the array's largest: rounding of a sum in another order stays below, every wrong formula lies above
-NOISE = 64.0  # the same in ulps, for rules that compute in a coarser dtype
+NOISE = 64.0  # the same in ulps, for rules that compute in a coarser dtype; and of a cotangent that is 0 up to rounding, in ulps of its natural size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """One case's backward pass, traced, with its residuals, its cotangents and its results.
 
-    fits: the edits that change something in the traced program, with what they are made on: equation (or array) and source.
+    sizes: the natural size of each cotangent; fits: the edits that change something in the traced program, with what they are made on:
+    equation (or array) and source.
     """
 
     case: Case
@@ -37,6 +39,7 @@ class Prepared:
     paths: list[str]
     names: list[str]
     want: list[np.ndarray]
+    sizes: list[float]
     fits: dict[Edit, tuple[str, str]]
 
 
@@ -68,7 +71,7 @@ def prepare(spec: Spec, case: Case) -> Prepared:
     fits = dict(_fitting(jaxpr, residuals, cts, found["paths"], list(call.names)))
     return Prepared(
         case=case, jaxpr=jaxpr, residuals=residuals, cts=cts, paths=found["paths"], names=list(call.names), want=[np.asarray(w) for w in want],
-        fits=fits,
+        sizes=[natural_scale(wide(x), cts, [wide(o) for o in out]) for x in diff], fits=fits,
     )  # fmt: skip
 
 
@@ -107,15 +110,15 @@ def difference(prepared: Prepared, edit: Edit) -> float:
         lambda r, c: run(prepared.jaxpr, r, c, prepared.paths, edit), prepared.residuals, prepared.cts
     )  # fmt: skip
     got = program(prepared.residuals, prepared.cts)
-    return max((_relative(g, w) for g, w in zip(got, prepared.want, strict=True)), default=0.0)
+    return max((_relative(g, w, size) for g, w, size in zip(got, prepared.want, prepared.sizes, strict=True)), default=0.0)
 
 
-def _relative(got: Any, want: Any) -> float:
-    got, want, dtype = wide(got), wide(want), want.dtype
+def _relative(got: Any, want: Any, natural: float) -> float:
+    got, want, eps = wide(got), wide(want), float(jax.numpy.finfo(want.dtype).eps)
     with np.errstate(all="ignore"):
         if not (np.isfinite(got) == np.isfinite(want)).all() or not (np.isnan(got) == np.isnan(want)).all():
             return float("inf")
         change, size = largest(np.where(np.isfinite(want), got - want, 0)), largest(want)
-    if change <= (0 if size == 0 else size * max(EQUIVALENT, NOISE * float(jax.numpy.finfo(dtype).eps))):
+    if change <= max(size * max(EQUIVALENT, NOISE * eps), natural * NOISE * eps):
         return 0.0
     return change / size if size else float("inf")
