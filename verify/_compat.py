@@ -18,6 +18,7 @@ else:  # 0.7.2
     from jax.experimental import enable_x64 as enable_x64  # type: ignore[no-redef,attr-defined]
 
 CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+CALLS = ("jit", "pjit", "closed_call", "core_call", *CUSTOM_RULES)
 
 
 def closed(jaxpr: Any) -> core.ClosedJaxpr:
@@ -31,6 +32,13 @@ def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, (core.Jaxpr, core.ClosedJaxpr)):
                 yield item
+
+
+def called(equation: Any) -> Any:
+    """The program that a call runs once (of a custom rule its primal); None for every other equation."""
+    if equation.primitive.name not in CALLS:
+        return None
+    return next((equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params), None)
 
 
 def walk(jaxpr: Any, enter: Callable[[Any], bool] = lambda equation: True) -> Iterator[Any]:

@@ -154,9 +154,24 @@ RULES: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+class BoundaryError(Exception):
+    """A comparison of equals that any step makes unequal: its branch is that of one point, and says nothing of the points beside it."""
+
+
 def _by_real_part(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A comparison, or a choice of integers: made on the real parts."""
+    """A choice of integers, made on the real parts."""
     return lambda params, *xs: function(params, *(np.real(x) for x in xs))
+
+
+def _compared(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A comparison of real parts."""
+
+    def compare(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> Any:
+        if np.any((np.real(x) == np.real(y)) & (np.imag(x) != np.imag(y))):
+            raise BoundaryError
+        return function(params, np.real(x), np.real(y))
+
+    return compare
 
 
 def _larger(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -185,7 +200,8 @@ def _chosen(name: str, choose: Callable[..., Any]) -> Callable[..., Any]:
 # The analytic continuation of operations that NumPy's own function does not continue; those that have none are left out by `continues`.
 CONTINUED: dict[str, Callable[..., Any]] = {
     **RULES,
-    **{name: _by_real_part(RULES[name]) for name in ("eq", "ne", "lt", "le", "gt", "ge", "floor", "ceil", "sign", "stop_gradient")},
+    **{name: _compared(RULES[name]) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    **{name: _by_real_part(RULES[name]) for name in ("floor", "ceil", "sign", "stop_gradient")},
     "is_finite": lambda params, x: np.isfinite(x),
     "abs": lambda params, x: np.where(np.real(x) < 0, -x, x),
     "max": _larger,
@@ -195,7 +211,6 @@ CONTINUED: dict[str, Callable[..., Any]] = {
     "convert_element_type": lambda params, x, *_: x if str(params["new_dtype"]) == "float64" else np.real(x).astype(params["new_dtype"]),
 }
 NOT_CONTINUED = ("atan2", "cbrt", "exp2", "reduce_prod", "acosh", "atanh", "asin", "acos", "asinh", "pow")
-CALLS = ("jit", "pjit", "closed_call", "core_call", *_compat.CUSTOM_RULES)
 
 
 def knows(jaxpr: Any) -> bool:
@@ -210,7 +225,7 @@ def continues(jaxpr: Any) -> bool:
 
 
 def _knows(equation: Any) -> bool:
-    if (inner := _inner(equation)) is not None:
+    if (inner := _compat.called(equation)) is not None:
         return knows(inner)
     return knows_equation(equation)
 
@@ -229,13 +244,6 @@ def knows_equation(equation: Any) -> bool:
     return name != "pad" or all(low >= 0 and high >= 0 for low, high, _ in equation.params["padding_config"])
 
 
-def _inner(equation: Any) -> Any:
-    if equation.primitive.name not in CALLS:
-        return None
-    params = equation.params
-    return next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
-
-
 def run(jaxpr: Any, args: Sequence[Any], rules: dict[str, Callable[..., Any]] = RULES) -> list[np.ndarray]:
     """Evaluate a jaxpr that `knows` accepts, on numpy arrays."""
     jaxpr = _compat.closed(jaxpr)
@@ -247,7 +255,7 @@ def run(jaxpr: Any, args: Sequence[Any], rules: dict[str, Callable[..., Any]] = 
 
     for equation in jaxpr.jaxpr.eqns:
         values = [read(atom) for atom in equation.invars]
-        if (inner := _inner(equation)) is not None:
+        if (inner := _compat.called(equation)) is not None:
             env |= dict(zip(equation.outvars, run(inner, values, rules), strict=True))
         else:
             env[equation.outvars[0]] = np.asarray(rules[equation.primitive.name](equation.params, *values))

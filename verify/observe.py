@@ -134,7 +134,7 @@ def natural_scale(x: np.ndarray, cts: Sequence[np.ndarray], outputs: Sequence[np
     """cotangent * output / argument, the units of a gradient. Of large arguments more, as where they saturate (logits), rounding does not shrink with them."""
     size = sum(largest(ct) * largest(out) for ct, out in zip(cts, outputs, strict=True))
     typical = rms(x) or 1.0
-    return size / typical * min(max(typical, 1.0), most)
+    return size / typical * min(max(typical, 1.0) ** 2, most)
 
 
 def sides_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,11 @@ MAX_SQUARE = 5  # up to this size, its dimensions are sometimes equal
 ELEMENT_BUDGET = 2**14  # product of all named sizes in one draw, so that the largest intermediate stays small
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 PRIMES = (2, 3, 5, 7, 11, 13)
+BLOCKS = (
+    65,
+    127,
+)  # two dimensions at once, both beyond one block of 64: the second block of one may be wrong only in the second of the other
+TOGETHER = 3  # of these pairs in each round
 LARGE = (65, 129, 257, 64, 128, 300, 63, 127)  # beyond DEFAULT_BOUNDS only where the spec says nothing about the dimension
 
 Sizes = Mapping[str, "int | tuple[int, ...]"]
@@ -127,7 +133,7 @@ def schedule(
     """Endless sizes, each distinct while the bounds allow it: edges first, then random ones.
 
     First all 1, primes, equal sizes, each dimension 0 (if its bounds allow), 1, and large in turn while the others stay small, each pair
-    equal; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound. With `zeros`,
+    equal, some pairs large together; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound. With `zeros`,
     a dimension without bounds is 0 once, too.
     """
     names = [*plain, *variadic]
@@ -164,7 +170,7 @@ def _patterns(
     def small() -> dict[str, int]:
         return {name: int(rng.integers(2, 8)) for name in names}
 
-    turn = 0
+    turn, pairs = 0, list(itertools.combinations(names, 2))
     while True:
         yield dict.fromkeys(names, 1)
         yield dict(zip(names, rng.permutation(np.resize(PRIMES, len(names))).tolist(), strict=True))
@@ -173,10 +179,12 @@ def _patterns(
             for size in (LARGE[turn % len(LARGE)], 1, 0):
                 if size or (bounds[name][0] == 0 if name in bounds else zeros and turn == 0):
                     yield {**{other: int(rng.integers(1, 6)) for other in names}, name: size}
-        for i, first in enumerate(names):
-            for second in names[i + 1 :]:
-                same = int(rng.integers(2, 9))
-                yield {**small(), first: same, second: same}
+        for first, second in pairs:
+            same = int(rng.integers(2, 9))
+            yield {**small(), first: same, second: same}
+        for k in range(min(TOGETHER, len(pairs))):
+            first, second = pairs[(TOGETHER * turn + k) % len(pairs)]
+            yield {**dict.fromkeys(names, 1), first: int(rng.integers(*BLOCKS)), second: int(rng.integers(*BLOCKS))}
         for _ in range(len(names) + 4):
             yield {name: _random_size(bounds.get(name, DEFAULT_BOUNDS), rng) for name in names}
         turn += 1

@@ -68,7 +68,7 @@ def draw_values(
         away = values - kink
         values = np.where(np.abs(away) < distance, kink + np.where(away < 0, -1, 1) * (distance + np.abs(away)), values)
     if style == "edges":
-        inside = [edge for edge in (0.0,) if (arg.low is None or arg.low < edge) and (arg.high is None or edge < arg.high)]
+        inside = [edge for edge in (0.0,) if (arg.low is None or arg.low <= edge) and (arg.high is None or edge <= arg.high)]
         edges = np.array([*arg.special, *kinks, *inside, *(values.reshape(-1)[:1])])
         if edges.size:
             values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)

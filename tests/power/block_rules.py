@@ -157,6 +157,32 @@ def tree_reduced(x, ct):
     return (ct * jnp.where(jnp.arange(x.size) < lanes, x, 0),)
 
 
+def interact(x, y):
+    return jnp.tanh(x[:, None] * y).sum(1)
+
+
+def interact_forward(x, y):
+    return interact(x, y), (x, y)
+
+
+def in_tiles(last_row):
+    """`last_row(i, j)`: the row of tiles whose cotangent is read in the tile (i, j)."""
+
+    def backward(residuals, ct):
+        x, y = residuals
+        x_ct, y_ct = jnp.zeros_like(x), jnp.zeros_like(y)
+        for i in range(0, len(x), 64):
+            rows = slice(i, i + 64)
+            for j in range(0, len(y), 64):
+                columns, read = slice(j, j + 64), last_row(i, j)
+                own = ct[read : read + len(x[rows]), None] * (1 - jnp.tanh(x[rows, None] * y[columns]) ** 2)
+                x_ct = x_ct.at[rows].add((own * y[columns]).sum(1))
+                y_ct = y_ct.at[columns].add((own * x[rows, None]).sum(0))
+        return x_ct, y_ct
+
+    return backward
+
+
 WEIGHED = {"x": Arg(dims="n d"), "w": Arg(dims="d")}
 
 
@@ -177,5 +203,7 @@ ENTRIES = (
     entry("ends-meet", "block", differences, differences_forward, differences_wrapped, differences_backward, argument(), "gradient", sizes={"n": (2, 130)}),
     entry("grid-of-the-other-size", "block", outer_rows, outer_forward, grid_transposed, outer_backward, {"x": Arg(dims="n"), "y": Arg(dims="m")},
           "gradient", trigger=True),
+    entry("second-tile-of-both", "block", interact, interact_forward, in_tiles(lambda i, j: 0 if j else i), in_tiles(lambda i, j: i),
+          {"x": Arg(dims="n"), "y": Arg(dims="m")}, "gradient", trigger=True),
     entry("powers-of-two-only", "block", half_sum, lambda x: (half_sum(x), x), tree_reduced, lambda x, ct: (ct * x,), argument(), "gradient", trigger=True),
 )  # fmt: skip

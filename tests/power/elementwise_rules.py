@@ -142,6 +142,36 @@ def log_of_zero(x, ct):
     return (-ct[..., None] * p * (log_p - (p * log_p).sum(-1, keepdims=True)),)
 
 
+def soft_maximum(x):
+    return jnp.logaddexp(x, 0.0)  # autodiff of max and abs inside of it is wrong at 0
+
+
+def quartic(x):
+    return x**4 + x * x
+
+
+def quartic_slope(x):
+    return 4 * x**3 + 2 * x
+
+
+def weighted_log(x, y):
+    return x * jnp.log(y)
+
+
+def weighted_log_forward(x, y):
+    return weighted_log(x, y), (x, y)
+
+
+def weighted_log_backward(residuals, ct):
+    x, y = residuals
+    return ct * jnp.log(y), ct * x / y
+
+
+def nothing_of_nothing(residuals, ct):
+    x, y = residuals
+    return jnp.where(x == 0, 0, ct * jnp.log(y)), ct * x / y
+
+
 SINE = argument("*shape")
 POSITIVE = argument("n", low=0.0, high=4.0)
 TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
@@ -176,6 +206,14 @@ ENTRIES = (
     scalar_entry("input-for-output-of-tanh", "stale residual", jnp.tanh, lambda x: 1 - x**2, lambda x: 1 - jnp.tanh(x) ** 2, "gradient"),
     entry("gelu-of-one-kind", "option", jax.nn.gelu, gelu_forward, gelu_tanh_always, gelu_backward, argument(), "gradient", static=(1,),
           options={"approximate": (True, False)}, trigger=True),
+    scalar_entry("softplus-flat-at-0", "special value", soft_maximum, lambda x: jnp.where(x == 0, 0, jax.nn.sigmoid(x)), jax.nn.sigmoid, "gradient",
+                 trigger=True),
+    scalar_entry("curvature-lost-at-0", "second order", quartic, lambda x: jnp.where(x == 0, 0, quartic_slope(x)), quartic_slope, "second-order",
+                 trigger=True),
+    entry("xlogy-at-the-bound", "special value", weighted_log, weighted_log_forward, nothing_of_nothing, weighted_log_backward,
+          {"x": Arg(dims="n", low=0.0, high=1.0), "y": Arg(dims="n", low=0.1, high=1.0)}, "gradient", trigger=True),
+    entry("power-at-the-bound", "special value", power, power_forward, power_of_zero, power_backward,
+          {"x": Arg(dims="n", low=0.0, high=4.0), "y": Arg(dims="n", low=1.0, high=3.0)}, ("gradient", "extremes"), trigger=True),
     entry("entropy-of-the-certain", "magnitude", certainty, certainty_forward, log_of_zero, certainty_backward, argument("n d"),
           "extremes", trigger=True),
 )  # fmt: skip

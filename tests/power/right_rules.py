@@ -186,6 +186,42 @@ def sum_from_the_end(x, ct):
 
 QKV = {"q": Arg(dims="T H"), "k": Arg(dims="S H"), "v": Arg(dims="S E")}
 TABLE = {"table": Arg(dims="v d"), "ids": indices("v")}
+
+
+def scaled_and_square(x, s):
+    return x * s, x * x
+
+
+def scaled_and_square_backward(residuals, ct):
+    """The square is the same for all s: under vmap over s alone JAX counts its cotangent once per example."""
+    x, s = residuals
+    return ct[0] * s + 2 * x * ct[1], (ct[0] * x).sum()
+
+
+def log_normal_cdf_slope(x):
+    """As in the rule that JAX ships; in float32 it is several times as noisy as autodiff."""
+    return jnp.exp(-0.5 * x * x - jax.scipy.special.log_ndtr(x)) / (2 * jnp.pi) ** 0.5
+
+
+def product_with_log(x, y):
+    return jax.scipy.special.xlogy(x, y)  # its branch for x = 0 is that of one point
+
+
+def product_with_log_backward(residuals, ct):
+    x, y = residuals
+    return ct * jnp.log(y), ct * x / y
+
+
+def recomputed_backward(residuals, ct):
+    """Where scores of hundreds saturate the softmax, its gradient is a residue of rounding, another one in each formula."""
+    q, k, v, out, total = residuals
+    scale = q.shape[-1] ** -0.5
+    p = jnp.exp(q @ k.T * scale - total)
+    scores_ct = p * (ct @ v.T - (ct * out).sum(-1, keepdims=True)) * scale
+    return scores_ct @ k, scores_ct.T @ q, p.T @ ct
+
+
+NARROW = {"q": Arg(dims="n d"), "k": Arg(dims="m d"), "v": Arg(dims="m e")}
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
@@ -205,5 +241,11 @@ RIGHT = (
     right("logistic-jvp", jvp_rule(jax.nn.sigmoid, logistic_tangent), argument(special=(40.0, -40.0))),
     right("without-influence", rule(lambda x, y: jnp.sin(x), lambda x, y: (jnp.sin(x), x), without_influence_backward),
           {"x": Arg(dims="n"), "y": Arg(dims="n")}),
+    right("one-output-shared", rule(scaled_and_square, lambda x, s: (scaled_and_square(x, s), (x, s)), scaled_and_square_backward),
+          {"x": Arg(dims="n"), "s": Arg()}, sizes={"n": (1, 20)}),
+    right("log-normal-cdf", of_slope(lambda x: jax.scipy.special.log_ndtr(x), log_normal_cdf_slope), argument("n", low=-10.0, high=10.0), dtypes=("float32",)),
+    right("branch-of-one-point", rule(product_with_log, lambda x, y: (product_with_log(x, y), (x, y)), product_with_log_backward),
+          {"x": Arg(dims="n", low=0.0, high=1.0, special=(0.0,)), "y": Arg(dims="n", low=0.1, high=1.0)}, reference=lambda x, y: x * jnp.log(y)),
+    right("recomputed-softmax", rule(attend, flash_forward, recomputed_backward), NARROW, sizes={"d": (1, 1), "n": (1, 9), "m": (2, 9), "e": (1, 4)}),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip

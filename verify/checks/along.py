@@ -18,7 +18,8 @@ def own_error(observation: Observation, rule: Measured, direction: Sequence[np.n
     if rule.dtype == "float64":
         floor = sum(observation.scale(leaf) * float(np.sqrt(np.sum(v**2))) for leaf, v in enumerate(direction))
         return RELATIVE_64 * size + noise + FLOOR_ULPS * EPS["float64"] * floor + UNDERFLOW_64
-    return LOW_FACTOR * EPS[observation.limit] * size + LOW_FACTOR * noise
+    factor = LOW_FACTOR[observation.limit]
+    return factor * EPS[observation.limit] * size + factor * noise
 
 
 def judge_slope(

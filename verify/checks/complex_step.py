@@ -37,7 +37,9 @@ def judge(observation: Observation) -> list[Finding]:
     direction = observation.slopes[0].direction
     seen = complex_step.slope(observation, direction)
     if seen is None:
-        message = "the function holds operations of which no analytic continuation is known here"
+        message = (
+            "the function holds operations of which no analytic continuation is known here, or the inputs lie where a comparison changes"
+        )
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
     want, size = seen
     truncation = COMPLEX_STEP * sum(float(np.sum(np.abs(ct))) for ct in observation.cts["base"]) * max(largest(v) for v in direction)

@@ -33,6 +33,7 @@ from jax.sharding import PartitionSpec
 
 from verify import devices, programs, tolerance
 from verify._compat import enable_x64
+from verify.batching import BLAME, shares_outputs
 from verify.checks.compare import compare
 from verify.checks.effort import small
 from verify.checks.structure import user_line
@@ -171,6 +172,8 @@ def _split_inputs(observation: Observation, setting: Setting, estimate: Estimate
     if not any(setting.split):
         return []
     axes = [0 if on else None for on in setting.split]
+    if shares_outputs(observation.call.jaxpr, [*setting.split, *([False] * len(observation.rest))]):
+        return [_skip(observation, f"not run under jit on several devices: under jax.vmap {BLAME}")]
 
     def program(*arrays: Any) -> list[Any]:
         diff, rest, cts = setting.unpack(arrays)

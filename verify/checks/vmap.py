@@ -9,9 +9,10 @@ Cure: count axes from the end, and reduce over the axes that the primal broadcas
 from __future__ import annotations
 
 from verify import transforms
+from verify.batching import BLAME, shares_outputs
 from verify.checks.transformed import examples, judge_program, pattern, takes_turn, unjudged
 from verify.observe import Observation
-from verify.records import Finding
+from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V010", "vmap", "the rule is right under vmap"
 EVERY, OFFSET = 8, 4
@@ -43,11 +44,17 @@ def _of_gradient(observation: Observation, turn: int) -> list[Finding]:
 
 
 def _of_vmap(observation: Observation, turn: int) -> list[Finding]:
-    names = observation.call.names
+    case, names = observation.case, observation.call.names
     on = pattern(observation, len(names), turn // 3)
     some = examples(observation, "vmap", on)
     over = ", ".join(name for name, has in zip(names, on, strict=True) if has)
-    return judge_program(
+    findings = judge_program(
         NAME, observation, f"in the gradient of vmap over {over},", lambda call: transforms.gradient_of_vmap(call, on),
         (some.diff, observation.rest, some.cts), names, some.summed(),
     )  # fmt: skip
+    if any(finding.status is Status.FAIL for finding in findings) and shares_outputs(
+        observation.call.jaxpr, [*on, *([False] * len(observation.rest))]
+    ):
+        message = f"in the gradient of vmap over {over} {BLAME}"
+        return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
+    return findings

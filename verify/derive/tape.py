@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
-from verify import _compat, interpreter
+from verify import _compat
 from verify.derive import primitives
 from verify.derive.expressions import Expr, in_place, name, number, view
 from verify.derive.steps import Loop, Step, Tape
@@ -22,7 +22,7 @@ from verify.derive.tidy import tidied
 from verify.derive.values import is_key
 
 INLINE = ("compare", "not")  # written where they are used
-CALLS = (*interpreter.CALLS, "checkpoint", "remat2")
+CALLS = (*_compat.CALLS, "checkpoint", "remat2")
 
 
 @dataclass

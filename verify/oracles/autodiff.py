@@ -162,6 +162,7 @@ def _widened(found: Around, first: Sides, other: Sides, moved: np.ndarray, want:
     with np.errstate(invalid="ignore"):
         beyond = (other.low < first.low - first.notable) | (other.high > first.high + first.notable)
         other_limit = np.abs(other.limit - first.limit) > first.notable + other.drift + first.drift
+        other_limit &= moved | (np.abs(other.limit - want) > first.notable)  # an element that stays repeats what autodiff says there
     wider = beyond | (other_limit & ~other.jumps & ~first.jumps & np.isfinite(want))
     return Around(
         shared=found.shared | (~moved & other.jumps),
