@@ -2,8 +2,8 @@
 
     python benchmarks/error_rate.py [--seeds 5] [--only NAME ...] [--jobs 2] [--json FILE]
 
-A wrong rule counts as caught when a case FAILs; a right one as passed when the verdict of all cases is PASS. The last result is in
-benchmarks/results/error_rate.json.
+A wrong rule counts as caught when a case FAILs; a right one as passed when the verdict of all cases is PASS. The file keeps a record of each seed and side, so
+seeds can be run one by one; the last result is in benchmarks/results/error_rate.json.
 """
 
 from __future__ import annotations
@@ -57,22 +57,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = sum(r["cases"] for r in results if r["side"] != "wrong")
     print(f"{len(names)} pairs and {len(alone)} right rules, {len(seeds)} seeds, {cases:,} cases of right rules, {seconds:.0f} s")
     if options.json:
-        import jax
-
-        record: dict[str, Any] = {
-            "pairs": len(names),
-            "right_alone": len(alone),
-            "seeds": list(seeds),
-            "jax": jax.__version__,
-            "seconds": round(seconds),
-        }
-        record |= {side: {"judged_rightly": sum(good), "of": len(good)} for side, good in counts.items()}
-        record |= {
-            "cases_of_right_rules": cases,
-            "failures": sorted((r for r in results if not r["good"]), key=lambda r: (r["name"], r["seed"])),
-        }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        write(options.json, results, seconds)
     return 0 if all(itertools.chain(*counts.values())) else 1
+
+
+def write(path: Path, results: Sequence[dict[str, Any]], seconds: float) -> None:
+    """Put each seed and side into the file, in the place of an earlier run of it."""
+    import jax
+
+    known = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = {(run["seed"], run["side"]): run for run in known}
+    for seed, side in sorted({(r["seed"], "wrong" if r["side"] == "wrong" else "right") for r in results}):
+        own = [r for r in results if r["seed"] == seed and (r["side"] == "wrong") == (side == "wrong")]
+        runs[seed, side] = {
+            "seed": seed, "side": side, "of": len(own), "judged_rightly": sum(r["good"] for r in own), "cases": sum(r["cases"] for r in own),
+            "jax": jax.__version__, "failures": sorted((r for r in own if not r["good"]), key=lambda r: r["name"]),
+        }  # fmt: skip
+    totals = {
+        side: [sum(run[key] for run in runs.values() if run["side"] == side) for key in ("judged_rightly", "of", "cases")]
+        for side in ("wrong", "right")
+    }
+    record = {side: dict(zip(("judged_rightly", "of", "cases"), numbers, strict=True)) for side, numbers in totals.items()}
+    path.write_text(
+        json.dumps({**record, "seconds_of_last_run": round(seconds), "runs": [runs[key] for key in sorted(runs)]}, indent=2) + "\n"
+    )
 
 
 def judge_one(name: str, side: str, seed: int) -> dict[str, Any]:

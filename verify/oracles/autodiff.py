@@ -17,7 +17,7 @@ from verify.noise import jittered, rounding_noise
 from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.records import Estimate
 from verify.slopes import direction_through
-from verify.tolerance import EPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
+from verify.tolerance import EPS, FLOOR_ULPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
 from verify.values import all_finite, largest, rms
 
 
@@ -76,12 +76,15 @@ def primal(observation: Observation, measured: Measured) -> Estimate:
     assert observation.truth is not None
     value = tuple(observation.truth["base"]["reference_out"])
     dtype = coarsest(observation, measured)
-    inputs = max((largest(x) for x in observation.diff), default=0.0)  # a value that is 0 by cancellation is small beside them
-    error = tuple(
-        abstain(want, noise_bound(want, noise, largest(want), dtype), dtype, max(largest(want), inputs))
-        for want, noise in zip(value, measured.out_noise, strict=True)
-    )
-    return Estimate(value=value, error=error)
+    inputs = max((largest(x) for x in observation.diff), default=0.0)
+    nothing = (
+        FLOOR_ULPS * EPS["float64"] * inputs if dtype == "float64" else 0.0
+    )  # a value that is 0 by cancellation is small beside the inputs
+    errors = []
+    for want, noise in zip(value, measured.out_noise, strict=True):
+        bound = noise_bound(want, noise, largest(want), dtype)
+        errors.append(abstain(want, np.where(np.abs(want) <= nothing, bound + nothing, bound), dtype, max(largest(want), inputs)))
+    return Estimate(value=value, error=tuple(errors))
 
 
 def at_kink(observation: Observation) -> bool:
