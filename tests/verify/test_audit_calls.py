@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -144,3 +146,19 @@ def test_rule_of_a_function_of_bits_is_judged_by_its_values():
     wrong.defjvp(lambda primals, tangents: (wrong(*primals), 3 * tangents[0]))
     (verdict,) = verify.audit(wrong, X, checks=GRADIENT)
     assert verdict.status is not Status.PASS
+
+
+def test_a_key_of_the_trace_among_the_arguments_without_a_derivative():
+    """It cannot be kept, so the rule is verified with another key."""
+
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+    def noisy(x, key):
+        return x * jax.random.uniform(key, x.shape, x.dtype)
+
+    def tangent(factor, key, primals, tangents):
+        return noisy(*primals, key), factor * noisy(*tangents, key)
+
+    for factor, status in ((1, Status.PASS), (2, Status.FAIL)):
+        noisy.defjvp(functools.partial(tangent, factor))
+        (verdict,) = verify.audit(lambda x, seed: noisy(x, jax.random.key(seed)).sum(), X, 3, checks=GRADIENT)
+        assert verdict.status is status

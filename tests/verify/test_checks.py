@@ -254,3 +254,20 @@ def test_an_empty_output_does_not_hide_how_the_others_are_scaled():
     fn = rule(lambda x, h: (2 * x, 3 * h), lambda x, h: ((2 * x, 3 * h), None), lambda _, cts: (2 * cts[0], 3 * cts[1]))
     spec = Spec(name="empty-output", fn=fn, args={"x": Arg(dims="t n"), "h": Arg(dims="n")}, sizes={"t": (0, 0), "n": (1, 3)})
     assert {finding.status for finding in run(spec, cases=2, checks=["linearity"]).findings} == {Status.PASS}
+
+
+def test_a_use_is_not_blamed_for_the_values_of_its_examples():
+    """A backward that counts on ascending values is given others only where a transformation has several examples."""
+
+    def ascending(rng, sizes, dtype):
+        return np.sort(rng.integers(1, 1000, size=sizes["n"])) / 100
+
+    def backward(x, ct):
+        return (jnp.where(jnp.all(x[1:] >= x[:-1]), 1.0, 2.0) * jnp.cos(x) * ct,)
+
+    fn = jax.custom_vjp(jnp.sin)
+    fn.defvjp(lambda x: (jnp.sin(x), x), backward)
+    spec = Spec(name="ascending", fn=fn, args={"x": Arg(dims="n", sample=ascending)}, sizes={"n": (3, 9)}, dtypes=())
+    verdict = run(spec, cases=24, checks=["gradient", "vmap"])
+    assert {finding.check for finding in verdict.findings if finding.status is Status.FAIL} == {"vmap"}
+    assert "wrong in a plain call, too" in verdict.diagnosis

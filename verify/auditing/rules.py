@@ -160,10 +160,18 @@ def _text(value: Any) -> str:
 
 def describe(function: Any, args: tuple[Any, ...], static: set[int]) -> tuple[tuple[Any, ...], Any]:
     """The arguments of one call with their arrays as shapes (or the concrete arrays), and a key that is equal for calls of equal shapes."""
-    described = tuple(Static(arg) if i in static else jax.tree.map(as_leaf, arg) for i, arg in enumerate(args))
+    described = tuple(Static(_untraced(arg)) if i in static else jax.tree.map(as_leaf, arg) for i, arg in enumerate(args))
     leaves, tree = jax.tree.flatten(described, is_leaf=lambda node: isinstance(node, Static))
     texts = tuple(_text(leaf.value) if isinstance(leaf, Static) else f"{leaf.dtype}{tuple(leaf.shape)}" for leaf in leaves)
     return described, (str(tree), texts)
+
+
+def _untraced(value: Any) -> Any:
+    """An argument that is not differentiated, as it is; for a key of the program's trace, which ends with it, another key."""
+    if not isinstance(value, jax.core.Tracer) or not jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value
+    with jax.ensure_compile_time_eval():
+        return jax.random.split(jax.random.key(0, impl=jax.random.key_impl(value)), value.shape)
 
 
 def as_leaf(value: Any) -> Any:

@@ -33,4 +33,5 @@ def judge(observation: Observation) -> list[Finding]:
         observation.call.names,
         some.per_example(),
         again=True,
+        some=some,
     )

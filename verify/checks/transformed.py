@@ -19,6 +19,8 @@ from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import gradient_at, stacked
 from verify.records import Estimate, Finding, Status
 
+PLAIN = "; so it is in a plain call with the values of one of these examples"
+
 
 def takes_turn(observation: Observation, every: int, offset: int) -> bool:
     """Which cases a costly check looks at: one in `every`; of a user's own example arrays the first and one of the others."""
@@ -57,7 +59,18 @@ class Examples:
     diff: list[np.ndarray]
     cts: list[np.ndarray]
     on: list[bool]
+    ct_on: bool
     each: tuple[Estimate, ...]
+
+    def plain_is_wrong(self, observation: Observation) -> bool:
+        """Whether the rule is wrong already in a plain call with one of the examples: then no transformation is to blame."""
+        assert observation.exact_program is not None
+        for b, known in enumerate(self.each):
+            diff = [x[b] if has else x for x, has in zip(self.diff, self.on, strict=True)]
+            got = observation.exact_program(diff, observation.rest, [ct[b] if self.ct_on else ct for ct in self.cts])["rule"]
+            if any(f.status is Status.FAIL for f in compare("", "", observation.call.names, got, known, "float64", "")):
+                return True
+        return False
 
     def per_example(self) -> Estimate:
         return stacked(self.each)
@@ -86,7 +99,7 @@ def examples(observation: Observation, purpose: str, on: Sequence[bool], ct_on: 
         gradient_at(observation, [x[b] if has else x for x, has in zip(diff, on, strict=True)], [ct[b] if ct_on else ct for ct in cts])
         for b in range(count)
     )
-    return Examples(diff=diff, cts=cts, on=list(on), each=each)
+    return Examples(diff=diff, cts=cts, on=list(on), ct_on=ct_on, each=each)
 
 
 def _another(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
@@ -103,9 +116,10 @@ def _unpacked(x: np.ndarray, is_pair: bool) -> np.ndarray:
 
 def judge_program(
     name: str, observation: Observation, what: str, make: Callable[[Any], Any], inputs: Sequence[Any], names: Sequence[str], want: Estimate,
-    again: bool = False,
+    again: bool = False, some: Examples | None = None,
 ) -> list[Finding]:  # fmt: skip
-    """Run `make(call)` on the inputs and compare. `what` begins the message: "under vmap over x,". `again`: run the user's Python anew.
+    """Run `make(call)` on the inputs and compare. `what` begins the message: "under vmap over x,". `again`: run the user's Python anew. `some`: the
+    examples that the inputs are, of which a plain call may be wrong.
 
     An exception is the rule's fault only where the same program of the reference works.
     """
@@ -124,4 +138,6 @@ def judge_program(
     got = program(*inputs)
     add_seconds(observation.seconds, program.seconds)
     found = compare(name, f"{what} the cotangent of", names, got, want, observation.measured[0].dtype, address)
+    if some is not None and any(finding.status is Status.FAIL for finding in found) and some.plain_is_wrong(observation):
+        found = [replace(finding, message=finding.message + PLAIN) if finding.status is Status.FAIL else finding for finding in found]
     return [replace(finding, status=Status.SKIP) if finding.status is Status.INCONCLUSIVE else finding for finding in found]

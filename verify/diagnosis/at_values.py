@@ -13,10 +13,11 @@ import numpy as np
 from verify.diagnosis.evidence import Evidence
 
 FEW = 3  # elements that are right, beside those where a value is exactly 0
-THRESHOLD = tuple(f"is {begin}" for begin in ("at", *"-0123456789"))  # blamed for infinities only: a diagonal may be large, too
+THRESHOLD = tuple(f"is {begin}" for begin in ("at", *"-0123456789"))  # of finite errors less readily blamed: a diagonal may be large, too
 ROW = "row"  # in what is said of rows: some elements of a wrong one may be right
 FEW_ROWS = 5
 CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
+SURE = 1e-9  # the same of a threshold of finite errors
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
 Condition = tuple[str, Callable[[np.ndarray], np.ndarray], float]
 
@@ -41,7 +42,7 @@ def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray
     for name in [name for name in aligned[0] if all(name in arrays for arrays in aligned)]:
         values = [arrays[name] for arrays in aligned]
         for words, holds, luck in _conditions(values, wrong):
-            if luck < CHANCE and (overflow or words == "is 0" or not words.startswith(THRESHOLD)):
+            if luck < (CHANCE if overflow or words == "is 0" or not words.startswith(THRESHOLD) else SURE):
                 yield f"{name} {words}", [holds(v) for v in values]
     rows = sum(_rows(w).size for w in wrong)
     clauses = [dict(_clauses(e, leaf)) for e in cases]
@@ -153,6 +154,6 @@ def _there(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) ->
         return ""
     ratio = got / want
     middle = float(np.median(ratio))
-    if np.max(np.abs(ratio - middle)) > EXACT * abs(middle):
+    if ratio.size < 2 or np.max(np.abs(ratio - middle)) > EXACT * abs(middle):
         return ""
     return ", and has the wrong sign there" if abs(middle + 1) < EXACT else f", and {middle:.6g} times the right one there"

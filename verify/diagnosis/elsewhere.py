@@ -6,6 +6,7 @@ import math
 import re
 
 from verify.checks.tangent import CONSTANT
+from verify.checks.transformed import PLAIN
 from verify.records import Finding
 from verify.tolerance import EPS
 
@@ -53,6 +54,8 @@ def elsewhere(finding: Finding) -> list[str]:
         return [
             f"in a plain call the rule is right; {'wrong' if finite else 'not finite'} is its own derivative. Usually {usual if finite else NOT_FINITE}"
         ]
+    if PLAIN in finding.message:
+        return ["it is wrong in a plain call, too, with the values of one of the examples compared here, which no other case held"]
     if finding.check in IN_PLAIN_USE_RIGHT:
         where = finding.message.split(",", maxsplit=1)[0].split(" the cotangent")[0].split(" the rule raises")[0]
         return [f"in a plain call the rule is right; it is wrong {where if len(where) < 120 else 'here'}. Usually {usual}"]

@@ -87,7 +87,11 @@ class Gradient:
 
     def _seen(self, leaf: int) -> str | None:
         """What the numbers look like."""
-        return self._pattern(leaf, SHAPE) or self._pattern(leaf, PLACE, agreed=False)
+        if shape := self._pattern(leaf, SHAPE):
+            return shape
+        place = self._pattern(leaf, PLACE, agreed=False)
+        elsewhere = place and any(not _alike(patterns.where(e, leaf), place) for e in self._telling(leaf))
+        return f"{place}, and others in other cases: look for what their values share" if elsewhere else place
 
     def _telling(self, leaf: int) -> list[Evidence]:
         """The other cases in which this cotangent is wrong, too."""
