@@ -15,7 +15,7 @@ nox.options.sessions = ["check", "test"]
 nox.options.default_venv_backend = "none"
 JAX = {"3.11": "0.7.2", "3.13": "0.12.*"}  # Colab's, and the newest; the version in between is the one of this environment
 
-FAST = ["tests/ops", "tests/power"]  # what depends on the JAX version most
+FAST = ["tests/ops/test_contract.py", "tests/power"]  # every operation under every transformation, and some of every kind of mistake
 
 
 @nox.session
