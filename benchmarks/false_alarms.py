@@ -30,12 +30,11 @@ from manual_vjp import catalog  # noqa: E402
 from verify import checks  # noqa: E402
 from verify.addresses import LARGEST_INDEX  # noqa: E402
 from verify.cases import Case, draw  # noqa: E402
-from verify.environment import versions  # noqa: E402
+from verify.environment import cores, versions  # noqa: E402
 from verify.records import Status  # noqa: E402
 from verify.registry import resolve  # noqa: E402
 from verify.runner import judge  # noqa: E402
 from verify.spec import Spec  # noqa: E402
-from verify.workers import cores  # noqa: E402
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "mixed")
 CHUNK = 20  # cases that are one task
