@@ -18,10 +18,11 @@ from verify.observe import natural_scale
 from verify.power import edits, ends, surgery
 from verify.power.mutant import Edit, opened, pulled, run
 from verify.spec import Spec
+from verify.tolerance import FLOOR_ULPS
 from verify.values import cast, largest, wide
 
 EQUIVALENT = 1e-12  # relative to the array's largest: rounding of a sum in another order stays below, every wrong formula lies above
-NOISE = 64.0  # the same in ulps, for rules that compute in a coarser dtype; and of a cotangent that is 0 up to rounding, in ulps of its natural size
+NOISE = 64.0  # the same in ulps, for rules that compute in a coarser dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,6 @@ def _relative(got: Any, want: Any, natural: float) -> float:
         if not (np.isfinite(got) == np.isfinite(want)).all() or not (np.isnan(got) == np.isnan(want)).all():
             return float("inf")
         change, size = largest(np.where(np.isfinite(want), got - want, 0)), largest(want)
-    if change <= max(size * max(EQUIVALENT, NOISE * eps), natural * NOISE * eps):
+    if change <= max(size * max(EQUIVALENT, NOISE * eps), natural * FLOOR_ULPS * eps):  # of what is 0 up to rounding
         return 0.0
     return change / size if size else float("inf")
