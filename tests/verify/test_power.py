@@ -275,3 +275,14 @@ def test_an_equation_of_a_library_function_has_the_line_of_the_call():
     edit = next(edit for edit in plan.edits if edit.name == "always the value where false")
     assert "test_power.py" in edit.target[0]
     assert judge_edits(plan, [edit])[0].status == "killed"
+
+
+def test_a_transpose_that_the_shapes_of_a_case_forbid_is_caught_there():
+    """An exception is no silent mistake: only sizes that agree by chance let it run."""
+    jaxpr = jax.make_jaxpr(lambda x, w: x @ w)(jnp.ones((3, 4)), jnp.ones((4, 5)))
+    rectangular = next(place.equation for place in surgery.places(jaxpr) if place.equation.primitive.name == "dot_general")
+    moves = ["exchange the operands", "transpose the first operand", "transpose the second operand"]
+    assert [edits.cannot_run(move, rectangular) for move in moves] == [True, True, True]
+    assert not edits.cannot_run("flip the sign", rectangular)
+    alike = jax.make_jaxpr(lambda x, w: x @ w)(jnp.ones((3, 3)), jnp.ones((3, 3)))
+    assert not any(edits.cannot_run(move, alike.eqns[0]) for move in moves)

@@ -16,6 +16,7 @@ FEW = 3  # elements that are right, beside those where a value is exactly 0
 THRESHOLD = tuple(f"is {begin}" for begin in ("at", *"-0123456789"))  # of finite errors less readily blamed: a diagonal may be large, too
 ROW = "row"  # in what is said of rows: some elements of a wrong one may be right
 FEW_ROWS = 5
+SEVERAL = 6  # wrong elements, of which a sign is no accident
 CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
 SURE = 1e-9  # the same of a threshold of finite errors
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
@@ -33,6 +34,28 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
         if all(np.array_equal(_rows(h), _rows(w)) if of_rows else np.array_equal(h, w) for h, w in zip(holds, wrong, strict=True)):
             return f"it is wrong exactly where {words}{_there(cases, leaf, wrong)}"
     return None
+
+
+def in_common(cases: Sequence[Evidence], leaf: int) -> str | None:
+    """What the wrong elements share, where some right ones share it, too: a sign of an argument, one factor; or None."""
+    wrong = [e.wrong_elements(leaf) for e in cases]
+    count, total = sum(int(w.sum()) for w in wrong), sum(w.size for w in wrong)
+    if count < FEW or count == total:
+        return None
+    there = _there(cases, leaf, wrong)
+    aligned = [dict(_aligned(e, leaf)) for e in cases]
+    for name in [name for name in aligned[0] if count >= SEVERAL and all(name in arrays for arrays in aligned)]:
+        values = [arrays[name] for arrays in aligned]
+        if values[0].dtype == bool:
+            continue
+        for words, holds in (("is 0", lambda v: v == 0), ("is negative", lambda v: v < 0), ("is positive", lambda v: v > 0)):
+            hits = [holds(v) for v in values]
+            if all(h[w].all() for h, w in zip(hits, wrong, strict=True)) and not all(h.all() for h in hits):
+                return f"it is wrong only where {name} {words}{there}, and not everywhere there"
+    if not there.startswith(", and "):
+        return None
+    what = there.removeprefix(", and ").removesuffix(" there")
+    return f"where it is wrong, it {what if what.startswith('has') else f'is {what}'}"
 
 
 def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> Iterator[tuple[str, list[np.ndarray]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from verify.cases import Case, elements
 from verify.diagnosis import patterns
 from verify.diagnosis.as_if import Try, tries
-from verify.diagnosis.at_values import at_values
+from verify.diagnosis.at_values import at_values, in_common
 from verify.diagnosis.entries import entries
 from verify.diagnosis.evidence import Evidence, Explained, gather
 from verify.diagnosis.factors import factor_sentence, factors
@@ -89,6 +89,8 @@ class Gradient:
         """What the numbers look like."""
         if shape := self._pattern(leaf, SHAPE):
             return shape
+        if shared := in_common([self.first, *self.more, *self._right], leaf):
+            return shared
         place = self._pattern(leaf, PLACE, agreed=False)
         elsewhere = place and any(not _alike(patterns.where(e, leaf), place) for e in self._telling(leaf))
         return f"{place}, and others in other cases: look for what their values share" if elsewhere else place

@@ -183,8 +183,13 @@ TRANSPOSES = {"transpose the first operand": 0, "transpose the second operand": 
 
 
 def cannot_run(name: str, equation: Any) -> bool:
-    """The edit is a transpose, and this equation's shapes forbid it: whoever writes it gets an exception from JAX here."""
-    if name not in TRANSPOSES or equation.primitive.name != "dot_general":
+    """The edit moves axes, and this equation's shapes forbid it: whoever writes it gets an exception from JAX here."""
+    if equation.primitive.name != "dot_general":
+        return False
+    if name == "exchange the operands":
+        (left, right), _ = equation.params["dimension_numbers"]
+        return any(_shape(equation, 1)[a : a + 1] != _shape(equation, 0)[b : b + 1] for a, b in zip(left, right, strict=True))
+    if name not in TRANSPOSES:
         return False
     operand = TRANSPOSES[name]
     shape, pairs = _shape(equation, operand), _pairs(equation, operand)

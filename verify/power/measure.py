@@ -106,8 +106,8 @@ def summarised(plan: Plan, mutants: Sequence[Mutant], smallest: dict[str, float 
 def _judged(plan: Plan, edit: Edit) -> Mutant:
     """The verification's cases are judged until one FAILs, those first in which the edit changes a cotangent the most tellingly.
 
-    An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there. A transpose that only
-    a coincidence of the pool's sizes permits is caught where a case's sizes forbid it, as the backward raises there.
+    An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there. A transpose or
+    an exchange that only a coincidence of sizes permits is caught where a case's sizes forbid it, as the backward raises there.
     """
     placed: list[Edit] = []
     spec, made = mutated(plan.spec, edit, placed), [prepared for prepared in plan.cases if edit in prepared.fits]
@@ -130,9 +130,9 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     rest = sorted(made, key=lambda prepared: -sizes.setdefault(id(prepared), difference(prepared, edit)))
     if mutant := caught(rest):
         return mutant
-    if not made and (mutant := _stopped_by_shapes(plan, edit)):
-        return mutant
     changed = sum(size > 0 for size in sizes.values())
+    if not changed and (mutant := _stopped_by_shapes(plan, edit)):
+        return mutant
     noticed = None if changed else _noticed(plan.pool, edit)
     if not changed and noticed is None:
         count = len(made) + sum(edit in prepared.fits for prepared in plan.pool)
