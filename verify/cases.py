@@ -164,7 +164,8 @@ def _draw_case(
     def leaf(path: str, arg: Arg) -> Any:
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
-        domains.append(None if arg.sample or user is None else (arg.dtype, arg.low, arg.high, arg.special, kinks_of(path)))
+        drawn_from = (arg.sample, arg.dims) if arg.sample else (arg.low, arg.high, arg.special)
+        domains.append(None if user is None else (arg.dtype, *drawn_from, kinks_of(path)))
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
         if math.prod(shape) > LARGEST:
             raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")

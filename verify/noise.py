@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from verify import engine, tolerance
 from verify.cases import Case
-from verify.values import largest, wide
+from verify.values import largest, rms, wide
 
+BEHIND = 0.618  # of the step ahead: to both sides alike, rounding may be as odd as a slope
 Result = Mapping[str, list[np.ndarray]]
 
 
@@ -21,10 +22,19 @@ def jittered(program: engine.Program, case: Case, k: int, dtype: str, diff: list
 
 
 def moved_by_ulps(case: Case, k: int, dtype: str, arrays: Sequence[Any]) -> list[Any]:
-    """Each value an ulp or two of `dtype` up or down; other signs for other k."""
+    """Each value an ulp or two of `dtype` up or down; other signs for other k.
+
+    Every other time in float64, ulps of 1, or of an array's typical value if that is less: small values beside a 1 inside of the function, as in (exp(x) - 1) / x, would keep
+    the same rounding otherwise. What is 0, or nearly, keeps its sign.
+    """
     rng = case.rng(f"jitter{k}")
     ulps = tolerance.JITTER_ULPS * tolerance.EPS[dtype]
-    return [values * (1.0 + ulps * rng.choice((-1, 1), size=np.shape(values))) for values in arrays]
+    signs = [rng.choice((-1, 1), size=np.shape(values)) for values in arrays]
+    if dtype != "float64" or k % 2 == 0:
+        return [values * (1.0 + ulps * sign) for values, sign in zip(arrays, signs, strict=True)]
+    sizes = [np.where(np.abs(v) > tolerance.NEARLY_0, np.maximum(np.abs(v), min(1.0, rms(wide(v)))), np.abs(v)) for v in arrays]
+    part = [rng.uniform(0.25, 1.0, size=np.shape(values)) for values in arrays]  # whole ulps would leave the rounding of 1 + x as it is
+    return [values + ulps * size * sign * some for values, size, sign, some in zip(arrays, sizes, signs, part, strict=True)]
 
 
 def flushed(program: engine.Program, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> list[Result]:
@@ -43,10 +53,28 @@ def jumping(results: list[Result], truth: Result, key: str = "reference") -> lis
 
 def jittered_together(program: engine.Program, case: Case, k: int, diff: list[Any], rest: list[Any], ct: list[Any]) -> Result:
     """Likewise in float64, but equal values stay equal: at ties and kinks, where another rounding breaks them."""
-    rng = case.rng(f"together{k}")
+    return program(moved_together(case, k, diff, tolerance.JITTER_ULPS * tolerance.EPS["float64"]), rest, ct)
+
+
+def moved_together(case: Case, k: int, diff: list[Any], step: float) -> list[Any]:
+    """Each value by a relative step up or down, equal values alike; other signs for other k."""
     values = np.unique(np.concatenate([x.reshape(-1) for x in diff]))
-    factors = 1.0 + tolerance.JITTER_ULPS * tolerance.EPS["float64"] * rng.choice((-1, 1), size=values.shape)
-    return program([x * factors[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff], rest, ct)
+    factors = 1.0 + step * case.rng(f"together{k}").choice((-1, 1), size=values.shape)
+    return [x * factors[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff]
+
+
+def roughness(gradient: Callable[[list[Any]], list[np.ndarray]], case: Case, diff: list[Any]) -> list[np.ndarray]:
+    """Per element, how far the reference's gradient is off a straight line over so short steps that a smooth one has none: what is left is rounding.
+
+    It costs more than moving the inputs by ulps, and sees what that leaves alone: the rounding of 1 - cos x is the same for neighbours of a small x.
+    """
+    base, bent = gradient(diff), []
+    with np.errstate(invalid="ignore"):
+        for k in range(tolerance.JITTERS):
+            step = (1.0 + k / 3) * 2**k * tolerance.SHORT_STEP  # no multiple of another one
+            ahead, behind = (gradient(moved_together(case, k, diff, way * step)) for way in (1.0, -BEHIND))
+            bent.append([(BEHIND * a + b) / (1 + BEHIND) - value for a, b, value in zip(ahead, behind, base, strict=True)])
+    return [tolerance.smoothed(np.stack([one[i] for one in bent]), value) for i, value in enumerate(base)]
 
 
 def rounding_noise(

@@ -31,6 +31,8 @@ FLOOR_ULPS = 2.0**9
 FLOOR_ULPS_SECOND = 2.0**13  # a second derivative passes through products of two arguments, such as logits: larger than any argument
 JITTERS = 4
 JITTER_ULPS = 2.0
+SHORT_STEP = 2.0**-26  # relative: the square of it, and of sixteen times it, is below what is called an error
+NEARLY_0 = 1e-10  # values below it are moved by ulps of their own: they stay on their side of 0
 
 # A rule may be this much noisier than autodiff in its own dtype, where autodiff is at its noisiest. In float32 as in float64: the rule of log_ndtr that JAX itself ships is seven
 # times as noisy. 16 bits have no room for that.
@@ -49,6 +51,7 @@ SIDE_STEPS = (
     2.0**-37,
     2.0**-40,
 )  # how near the one-sided gradients are taken: no difference is formed, so nothing is lost, and no smooth floor (1e-6) is stepped over
+FAR_SIDE = 2.0**-14  # a derivative that is the limit of both sides is so there, too, up to its smoothness
 KINK_HALVES = 8  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 

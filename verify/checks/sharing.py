@@ -45,9 +45,15 @@ def judge(observation: Observation) -> list[Finding]:
 
 
 def _pairs(observation: Observation) -> Iterator[tuple[int, int]]:
-    domains = [domain for domain in observation.case.domains if domain is not None]
+    case = observation.case
+    domains = [domain for domain, dtype in zip(case.domains, case.dtypes, strict=True) if dtype is not None]
     if len(domains) != len(observation.diff):
         return
     for a, b in itertools.combinations(range(len(domains)), 2):
-        if domains[a] == domains[b] and observation.diff[a].shape == observation.diff[b].shape and observation.diff[a].size:
+        if (
+            domains[a] is not None
+            and domains[a] == domains[b]
+            and observation.diff[a].shape == observation.diff[b].shape
+            and observation.diff[a].size
+        ):
             yield a, b

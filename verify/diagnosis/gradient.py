@@ -57,7 +57,7 @@ class Gradient:
         self.spec, self.first, self.failing, self.passing = spec, first, failing, passing
         clear = [case for case in failing[1:] if _clarity(case) <= _clarity(failing[0])]
         others = clear[:1] + sorted(clear[1:], key=elements)[-1:]  # a telling one, and the largest
-        self.more = [e for case in others[:OTHERS] if (e := gather(spec, case)) is not None]
+        self.more = [e for case in others[:OTHERS] if (e := self._gathered(case)) is not None]
 
     def sentences(self) -> list[str]:
         """What is wrong with each argument's cotangent, or with all of them at once."""
@@ -120,7 +120,12 @@ class Gradient:
     @functools.cached_property
     def _right(self) -> list[Evidence]:
         ordinary = [case for case in self.passing if not case.stress]
-        return [e for case in ordinary[-RIGHT:] if (e := gather(self.spec, case)) is not None]
+        return [e for case in ordinary[-RIGHT:] if (e := self._gathered(case)) is not None]
+
+    def _gathered(self, case: Case) -> Evidence | None:
+        """Of a case with the same arguments: in others one is None, and a cotangent's number is another's."""
+        e = gather(self.spec, case)
+        return e if e is not None and e.names == self.first.names else None
 
     @functools.cached_property
     def _tries(self) -> list[tuple[Evidence, list[Try]]]:

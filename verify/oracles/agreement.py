@@ -10,7 +10,9 @@ from verify.observe import Observation
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.tolerance import CANNOT_TELL, RELATIVE_64
-from verify.values import wide
+from verify.values import largest, wide
+
+ORDINARY = (1e-2, 1e2)  # magnitudes of inputs that are neither tiny nor huge
 
 
 def contradiction(observation: Observation) -> str:
@@ -41,9 +43,12 @@ def differences_tell(observation: Observation) -> bool:
     """Whether a slope along a direction says something.
 
     Of huge inputs an oscillating function turns round between any two steps, and residues of rounding where a softmax is saturated are multiplied by huge
-    moves. Tiny inputs vanish beside a 1 inside the function (log cosh), and with them every difference of its values.
+    moves. Tiny inputs vanish beside a 1 inside the function (log cosh), and with them every difference of its values. (Bounds may keep arguments ordinary in such cases.)
     """
-    return observation.case.style not in ("huge", "tiny")
+    sizes = [largest(x) for x in observation.diff if x.size]
+    if observation.case.style == "huge":
+        return max(sizes, default=0.0) < ORDINARY[1]
+    return observation.case.style != "tiny" or min(sizes, default=1.0) >= ORDINARY[0]
 
 
 def project(gradient: Sequence[np.ndarray], direction: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ sides of the inputs, however near: there the oracle knows the interval between t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from verify.noise import jittered, rounding_noise
 from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.records import Estimate
 from verify.slopes import direction_through
-from verify.tolerance import EPS, FLOOR_ULPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
+from verify.tolerance import EPS, FAR_SIDE, FLOOR_ULPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
 from verify.values import all_finite, largest, rms
 
 
@@ -124,12 +124,15 @@ class Around:
     shared: it jumps although the element stays and others move: then the kink is not its own, and the two sides do not enclose what is right (the gradient of
         a weight behind several relus at 0 is a sum, each term of which may be there or not).
     low, high: what all directions enclose; wider: where that is more than the first one did. Of four equal values each may be one of the middle two.
+
+    doubtful: the limit of a singular point is another one further away: the formula cancels near it ((1 - cos x) / x at 0), and nobody can tell.
     """
 
     shared: np.ndarray
     low: np.ndarray
     high: np.ndarray
     wider: np.ndarray
+    doubtful: np.ndarray
 
 
 def _look_around(
@@ -143,11 +146,25 @@ def _look_around(
     """Half of the elements stay and the others move, then the other half; nothing is computed where the first direction shows no kink."""
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     found = [
-        Around(np.zeros(np.shape(want), bool), s.low, s.high, np.zeros(np.shape(want), bool)) for want, s in zip(wants, seen, strict=True)
+        Around(np.zeros(np.shape(want), bool), s.low, s.high, np.zeros(np.shape(want), bool), np.zeros(np.shape(want), bool))
+        for want, s in zip(wants, seen, strict=True)
     ]
     program = observation.exact_program
     if program is None or not any(sides.jumps.any() or sides.singular.any() for sides in seen):
         return found
+    if any((sides.singular & np.isfinite(want)).any() for sides, want in zip(seen, wants, strict=True)):
+        far = [
+            program(
+                [x + sign * FAR_SIDE * v for x, v in zip(diff, direction_through(observation.case, diff), strict=True)],
+                observation.rest,
+                cts,
+            )
+            for sign in (1, -1)
+        ]
+        for leaf, (sides, want) in enumerate(zip(seen, wants, strict=True)):
+            middle = (far[0]["reference"][leaf] + far[1]["reference"][leaf]) / 2
+            agrees = np.abs(middle - sides.limit) <= SINGULAR_DRIFT * np.abs(want - sides.limit)
+            found[leaf] = replace(found[leaf], doubtful=sides.singular & np.isfinite(want) & ~agrees)
     rng = observation.case.rng("halves")
     for k in range(KINK_HALVES):
         direction = direction_through(observation.case, diff, k)
@@ -167,7 +184,8 @@ def _widened(found: Around, first: Sides, other: Sides, moved: np.ndarray, want:
         other_limit = np.abs(other.limit - first.limit) > first.notable + other.drift + first.drift
         other_limit &= moved | (np.abs(other.limit - want) > first.notable)  # an element that stays repeats what autodiff says there
     wider = beyond | (other_limit & ~other.jumps & ~first.jumps & np.isfinite(want))
-    return Around(
+    return replace(
+        found,
         shared=found.shared | (~moved & other.jumps),
         low=np.where(wider, np.minimum(found.low, other.low), found.low),
         high=np.where(wider, np.maximum(found.high, other.high), found.high),
@@ -194,12 +212,12 @@ def _estimate(
     seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
     for want, noise, scale, size, sides, kink in zip(wants, noises, scales, visible, seen, kinks, strict=True):
-        singular, jumps = sides.singular & ~kink.wider, sides.jumps | kink.wider
+        singular, jumps = sides.singular & ~kink.wider & ~kink.doubtful, sides.jumps | kink.wider
         value = np.where(singular, sides.limit, want)
         size = size if np.any(want) else scale  # a derivative that is 0 everywhere hides nothing
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, size)
         error = np.where(singular, np.inf if tie else error + sides.drift, error)
-        error = np.where(np.isfinite(want) | sound, error, np.inf)
+        error = np.where((np.isfinite(want) | sound) & ~kink.doubtful, error, np.inf)
         middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + sides.drift
         values.append(np.where(jumps, middle, value))
