@@ -13,12 +13,13 @@ import numpy as np
 from verify.diagnosis.evidence import Evidence
 
 FEW = 3  # elements that are right, beside those where a value is exactly 0
-THRESHOLD = tuple(f"is {begin}" for begin in ("at", *"-0123456789"))  # of finite errors less readily blamed: a diagonal may be large, too
+THRESHOLD = tuple(f"is {begin}" for begin in ("at", *"-0123456789"))  # of finite errors less readily blamed
 ROW = "row"  # in what is said of rows: some elements of a wrong one may be right
 FEW_ROWS = 5
 SEVERAL = 6  # wrong elements, of which a sign is no accident
 CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
-SURE = 1e-9  # the same of a threshold of finite errors
+SURE = 1e-9  # the same of a threshold of finite errors; of none in a matrix: its diagonal may be large, too
+MATRIX = 2
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
 Condition = tuple[str, Callable[[np.ndarray], np.ndarray], float]
 
@@ -50,7 +51,8 @@ def in_common(cases: Sequence[Evidence], leaf: int) -> str | None:
             continue
         for words, holds in (("is 0", lambda v: v == 0), ("is negative", lambda v: v < 0), ("is positive", lambda v: v > 0)):
             hits = [holds(v) for v in values]
-            if all(h[w].all() for h, w in zip(hits, wrong, strict=True)) and not all(h.all() for h in hits):
+            told = [not h.all() for h, w in zip(hits, wrong, strict=True) if w.any()]  # where all elements are so, it says nothing
+            if all(told) and all(h[w].all() for h, w in zip(hits, wrong, strict=True)):
                 return f"it is wrong only where {name} {words}{there}, and not everywhere there"
     if not there.startswith(", and "):
         return None
@@ -65,7 +67,8 @@ def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray
     for name in [name for name in aligned[0] if all(name in arrays for arrays in aligned)]:
         values = [arrays[name] for arrays in aligned]
         for words, holds, luck in _conditions(values, wrong):
-            if luck < (CHANCE if overflow or words == "is 0" or not words.startswith(THRESHOLD) else SURE):
+            limit = CHANCE if overflow or not words.startswith(THRESHOLD) else SURE * all(v.ndim < MATRIX for v in values)
+            if luck < limit or words == "is 0":
                 yield f"{name} {words}", [holds(v) for v in values]
     rows = sum(_rows(w).size for w in wrong)
     clauses = [dict(_clauses(e, leaf)) for e in cases]

@@ -89,11 +89,12 @@ class Gradient:
         """What the numbers look like."""
         if shape := self._pattern(leaf, SHAPE):
             return shape
+        place = self._pattern(leaf, PLACE, agreed=False)
+        if place and all(_alike(patterns.where(e, leaf), place) for e in self._telling(leaf)):
+            return place
         if shared := in_common([self.first, *self.more, *self._right], leaf):
             return shared
-        place = self._pattern(leaf, PLACE, agreed=False)
-        elsewhere = place and any(not _alike(patterns.where(e, leaf), place) for e in self._telling(leaf))
-        return f"{place}, and others in other cases: look for what their values share" if elsewhere else place
+        return f"{place}, and others in other cases: look for what their values share" if place else None
 
     def _telling(self, leaf: int) -> list[Evidence]:
         """The other cases in which this cotangent is wrong, too."""
