@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from verify.records import Mutant, Power
 from verify.report.power import render_json, render_markdown, render_power
 
 ROOT = Path(__file__).parents[1]
+BRIEF = {"equation": "", "source": "", "code": "", "address": None, "note": ""}
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "power.json", ROOT / "docs" / "power.md"
 
 
@@ -64,8 +66,13 @@ def _power(record: dict[str, Any]) -> Power:
 
 
 def write(powers: Sequence[Power]) -> None:
-    files.write(str(RESULT), render_json(powers, environment()))
-    files.write(str(PAGE), render_markdown(powers, "python benchmarks/power.py", environment()))
+    """Of what was caught the file keeps by which check; the rest can be measured again."""
+    short = [replace(p, mutants=tuple(m if m.status != "killed" else replace(m, **BRIEF) for m in p.mutants)) for p in powers]  # type: ignore[arg-type]
+    files.write(str(RESULT), render_json(short, environment()))
+    page = render_markdown(powers, "python benchmarks/power.py", environment())
+    if missing := [name for name in catalog.SPECS if name not in {power.name for power in powers}]:
+        page += f"\n## Not measured yet\n\n{', '.join(missing)}.\n"
+    files.write(str(PAGE), page)
 
 
 if __name__ == "__main__":
