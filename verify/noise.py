@@ -63,8 +63,8 @@ def moved_together(case: Case, k: int, diff: list[Any], step: float) -> list[Any
     return [x * factors[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff]
 
 
-def roughness(gradient: Callable[[list[Any]], list[np.ndarray]], case: Case, diff: list[Any]) -> list[np.ndarray]:
-    """Per element, how far the reference's gradient is off a straight line over so short steps that a smooth one has none: what is left is rounding.
+def roughened(noise: list[np.ndarray], gradient: Callable[[list[Any]], list[np.ndarray]], case: Case, diff: list[Any]) -> list[np.ndarray]:
+    """The noise, or if it is larger, per element, how far the reference's gradient is off a straight line over so short steps that a smooth one has none: what is left is rounding.
 
     It costs more than moving the inputs by ulps, and sees what that leaves alone: the rounding of 1 - cos x is the same for neighbours of a small x.
     """
@@ -74,7 +74,8 @@ def roughness(gradient: Callable[[list[Any]], list[np.ndarray]], case: Case, dif
             step = (1.0 + k / 3) * 2**k * tolerance.SHORT_STEP  # no multiple of another one
             ahead, behind = (gradient(moved_together(case, k, diff, way * step)) for way in (1.0, -BEHIND))
             bent.append([(BEHIND * a + b) / (1 + BEHIND) - value for a, b, value in zip(ahead, behind, base, strict=True)])
-    return [tolerance.smoothed(np.stack([one[i] for one in bent]), value) for i, value in enumerate(base)]
+    rough = [tolerance.smoothed(np.stack([one[i] for one in bent]), value) for i, value in enumerate(base)]
+    return [np.fmax(own, more) for own, more in zip(noise, rough, strict=True)]
 
 
 def rounding_noise(

@@ -72,9 +72,7 @@ def _huber(prediction: Array, target: Array, delta: float) -> Array:
 
 def _forward(prediction: Array, target: Array, delta: float) -> tuple[Array, tuple[Array, Array]]:
     r = difference(prediction, target)
-    size = jnp.abs(
-        r
-    )  # r is the one array that XLA keeps for both passes; a shorter form, k (r - k / 2) with the clipped k, would be a second one
+    size = jnp.abs(r)  # XLA keeps r alone for both passes; in k (r - k / 2) the clipped k would be a second array
     return jnp.where(size <= delta, r * r / 2, delta * (size - delta / 2)), (prediction, target)
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from verify.checks.compare import compare
-from verify.noise import roughness
+from verify.noise import roughened
 from verify.observe import Measured, Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
@@ -34,25 +32,14 @@ def judge(observation: Observation) -> list[Finding]:
         message = "the function calls no custom rule (a forgotten @jax.custom_vjp?) and has no reference: there is no hand-written derivative here"
         return [Finding(check=NAME, status=Status.INCONCLUSIVE, message=message, address=address)]
     measured = observation.measured[0]  # float64, or what the function itself computes in
-    findings = compare(
-        NAME,
-        "the cotangent of",
-        call.names,
-        measured.runs["base"]["rule"],
-        autodiff.gradient(observation, measured),
-        measured.dtype,
-        address,
-    )
-    if measured.dtype == "float64" and any(
-        finding.status is Status.FAIL for finding in findings
-    ):  # nobody is accused of the reference's rounding
-        want = autodiff.gradient(observation, replace(measured, noise=_rough(observation, measured)))
+
+    def compared(measured: Measured) -> list[Finding]:
+        want = autodiff.gradient(observation, measured)
         return compare(NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], want, measured.dtype, address)
-    return findings
 
-
-def _rough(observation: Observation, measured: Measured) -> list[np.ndarray]:
-    program, rest, cts = observation.exact_program, observation.rest, observation.cts["base"]
-    assert program is not None
-    rough = roughness(lambda diff: program(diff, rest, cts)["reference"], observation.case, observation.diff)
-    return [np.fmax(own, more) for own, more in zip(measured.noise, rough, strict=True)]
+    findings, program = compared(measured), observation.exact_program
+    if measured.dtype != "float64" or program is None or all(finding.status is not Status.FAIL for finding in findings):
+        return findings
+    rest, cts = observation.rest, observation.cts["base"]  # nobody is accused of the reference's rounding
+    noise = roughened(measured.noise, lambda diff: program(diff, rest, cts)["reference"], observation.case, observation.diff)
+    return compared(replace(measured, noise=noise))

@@ -11,7 +11,7 @@ import numpy as np
 
 from verify import engine, programs, tolerance
 from verify.checks.compare import compare
-from verify.noise import roughness, rounding_noise
+from verify.noise import roughened, rounding_noise
 from verify.observe import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
@@ -76,8 +76,7 @@ def judge(observation: Observation) -> list[Finding]:
 
     findings = compared()
     if any(finding.status is Status.FAIL for finding in findings):  # nobody is accused of the reference's rounding
-        rough = roughness(lambda diff: program(diff, *inputs[1:])["reference"], observation.case, observation.diff)
-        noise = [np.fmax(own, more) for own, more in zip(noise, rough, strict=True)]
+        noise = roughened(noise, lambda diff: program(diff, *inputs[1:])["reference"], observation.case, observation.diff)
         findings = compared()
     add_seconds(observation.seconds, program.seconds)
     return findings

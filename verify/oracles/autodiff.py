@@ -124,7 +124,6 @@ class Around:
     shared: it jumps although the element stays and others move: then the kink is not its own, and the two sides do not enclose what is right (the gradient of
         a weight behind several relus at 0 is a sum, each term of which may be there or not).
     low, high: what all directions enclose; wider: where that is more than the first one did. Of four equal values each may be one of the middle two.
-
     doubtful: the limit of a singular point is another one further away: the formula cancels near it ((1 - cos x) / x at 0), and nobody can tell.
     """
 
