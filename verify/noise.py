@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from verify import engine, tolerance
 from verify.cases import Case
+from verify.styles import EXTREME
 from verify.values import largest, rms, wide
 
 BEHIND = 0.618  # of the step ahead: to both sides alike, rounding may be as odd as a slope
@@ -66,12 +68,14 @@ def moved_together(case: Case, k: int, diff: list[Any], step: float) -> list[Any
 def roughened(noise: list[np.ndarray], gradient: Callable[[list[Any]], list[np.ndarray]], case: Case, diff: list[Any]) -> list[np.ndarray]:
     """The noise, or if it is larger, per element, how far the reference's gradient is off a straight line over so short steps that a smooth one has none: what is left is rounding.
 
-    It costs more than moving the inputs by ulps, and sees what that leaves alone: the rounding of 1 - cos x is the same for neighbours of a small x.
+    It costs more than moving the inputs by ulps, and sees what that leaves alone: the rounding of 1 - cos x is the same for neighbours of a small x. Of extreme
+    inputs it is the same for longer steps, too, and errors below the square of those are left to the other cases.
     """
     base, bent = gradient(diff), []
+    shortest = (tolerance.SHORT_STEP, tolerance.SHORT_STEP_EXTREME) if case.style in EXTREME else (tolerance.SHORT_STEP,)
     with np.errstate(invalid="ignore"):
-        for k in range(tolerance.JITTERS):
-            step = (1.0 + k / 3) * 2**k * tolerance.SHORT_STEP  # no multiple of another one
+        for k, start in itertools.product(range(tolerance.JITTERS), shortest):
+            step = (1.0 + k / 3) * 2**k * start  # no multiple of another one
             ahead, behind = (gradient(moved_together(case, k, diff, way * step)) for way in (1.0, -BEHIND))
             bent.append([(BEHIND * a + b) / (1 + BEHIND) - value for a, b, value in zip(ahead, behind, base, strict=True)])
     rough = [tolerance.smoothed(np.stack([one[i] for one in bent]), value) for i, value in enumerate(base)]
@@ -100,9 +104,12 @@ def _spread(base: list[np.ndarray], others: list[list[np.ndarray]], ill: float =
 
 
 def low_noise(
-    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result]
+    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result], dtype: str, largest_score: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """How far autodiff in low precision is from the truth at each cotangent, and what moving the inputs does, per leaf and per output."""
+    """How far autodiff in low precision is from the truth at each cotangent, and what moving the inputs does, per leaf and per output.
+
+    In float32 at least what recomputing exp(score - output) costs, where scores or output are large: forward-backward in logarithms is no worse an algorithm.
+    """
     by_leaf, by_output = (
         [
             tolerance.smoothed(
@@ -114,4 +121,7 @@ def low_noise(
         ]
         for key, samples in (("reference", ("base", "other", "mix")), ("reference_out", ("base",)))
     )
+    if dtype == "float32":
+        recomputed = tolerance.LOW_ULPS / tolerance.LOW_FACTOR[dtype] * tolerance.EPS[dtype] * largest_score
+        by_leaf = [np.maximum(noise, recomputed * np.abs(want)) for noise, want in zip(by_leaf, truth["base"]["reference"], strict=True)]
     return by_leaf, by_output

@@ -19,6 +19,7 @@ from verify.cases import SHAPE_CASES, Case
 from verify.noise import Result, flushed, jittered, jumping, low_noise, rounding_noise
 from verify.slopes import Slope, slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
+from verify.styles import EXTREME
 from verify.values import cast, largest, rms, wide
 
 COMPILED_EVERY = 16  # of so many cases, one shape goes through XLA in float64 even if NumPy could run it
@@ -309,7 +310,9 @@ def _measure_low(
         autodiff = _runs(plain, user, rest, cts)
         add_seconds(seconds, plain.seconds)
         with np.errstate(invalid="ignore"):
-            noise, out_noise = low_noise(autodiff, truth, moved)
+            scores = max(map(largest, (*truth["base"]["reference_out"], *map(wide, user))), default=0.0)
+            scores = min(scores, tolerance.RECOMPUTED_EXTREME if case.style in EXTREME else tolerance.RECOMPUTED)
+            noise, out_noise = low_noise(autodiff, truth, moved, max(dtypes, key=_eps), scores)
             noise = [np.full_like(n, np.inf) if jumps else n for n, jumps in zip(noise, jumping(lost, truth["base"]), strict=True)]
     measured = _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
     sound = truth is None or all(

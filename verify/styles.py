@@ -12,6 +12,7 @@ from verify.spec import Arg
 ORDINARY = ("decimals", "decimals", "decimals", "fine", "fine", "fine", "large", "small", "positive")
 STRESS = ("edges", "edges", "ties", "ties", "rows", "huge", "tiny", "spread")
 STYLES = ORDINARY + STRESS
+EXTREME = ("huge", "tiny", "spread")  # of magnitude, where a long step leaves the neighbourhood of some element
 # In users' dtypes every other round holds values as activations are; these are the others, in turn. Where the range is narrow, inverse cubes of tiny values
 # overflow in formulas that nobody calls wrong.
 LOW_STRESS = {
@@ -96,3 +97,13 @@ def _with_constant_rows(rng: np.random.Generator, values: np.ndarray, constants:
         constant[(0,) * len(rows)] = True
     chosen = constants[rng.integers(constants.size, size=rows)]
     return np.where(constant[..., None], chosen[..., None], values)
+
+
+def with_equal_eigenvalues(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    """Half of the time diagonal matrices in their place, with entries that repeat: a multiple of the identity is one of them."""
+    if rng.integers(2):
+        return values
+    diagonal = np.array(FEW)[rng.integers(3, len(FEW), size=values.shape[:-1])]
+    if rng.integers(2):
+        diagonal[...] = diagonal.reshape(-1)[0]
+    return diagonal[..., None] * np.eye(values.shape[-1])

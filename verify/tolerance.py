@@ -32,6 +32,7 @@ FLOOR_ULPS_SECOND = 2.0**13  # a second derivative passes through products of tw
 JITTERS = 4
 JITTER_ULPS = 2.0
 SHORT_STEP = 2.0**-26  # relative: the square of it, and of sixteen times it, is below what is called an error
+SHORT_STEP_EXTREME = 2.0**-14  # likewise, where values of any magnitude stand side by side
 NEARLY_0 = 1e-10  # values below it are moved by ulps of their own: they stay on their side of 0
 
 # A rule may be this much noisier than autodiff in its own dtype, where autodiff is at its noisiest. In float32 as in float64: the rule of log_ndtr that JAX itself ships is seven
@@ -42,6 +43,11 @@ LOW_ULPS = 4.0
 LOW_FLOOR_ULPS = 4.0  # a zero that is the difference of two terms, each the product of two rounded factors
 STEEPEST = 16.0  # in low precision: an element so many times smaller than its array may have a gradient so many times larger
 TINY_ULPS = 4.0
+SHARED = 8  # elements from which on a factor that they share is no accident of rounding
+SHARED_ULPS = 16.0  # in 16 bits: by how much a common factor may be off
+SHARED_REST = 4.0  # and it must stand out of what it leaves over by this much
+# float32: a rule that recomputes exp(score - output) is off by eps times the larger of them, which is allowed for up to this size, or at extreme inputs the other.
+RECOMPUTED, RECOMPUTED_EXTREME = 2.0**6, 2.0**12
 UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, far below any gradient of interest
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
@@ -70,6 +76,7 @@ NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number mu
 FIRST_STEP = 2.0**-5
 STEP_RATIO = 8.0
 STEPS = 5
+LONG_RATIO, LONG_STEPS = 4.0, 4  # where a formula cancels near the inputs: down to 5e-4, and never near
 SLOPE_FACTOR = 4.0  # the extrapolation's own error estimate is an estimate: allow four times it
 SLOPE_NOISE_ULPS = 8.0
 TAYLOR_ABOVE_NOISE = 64.0  # a remainder must stand out of rounding by this factor before its order means anything

@@ -16,7 +16,7 @@ import numpy as np
 
 from verify.sizes import Sizes
 from verify.spec import FLOAT_DTYPES, Arg, SpecError
-from verify.styles import floats
+from verify.styles import floats, with_equal_eigenvalues
 
 KINK_DISTANCE = 2.0**-4  # ordinary draws stay this far from a declared kink
 
@@ -63,6 +63,8 @@ def draw_values(
     if is_complex(arg.dtype):
         return floats(rng, arg, shape, style, scale) + 1j * floats(rng, arg, shape, style, scale)
     values = floats(rng, arg, shape, style, scale)
+    if style == "ties" and arg.low is None and arg.high is None and _square(arg) and values.size:
+        values = with_equal_eigenvalues(rng, values)
     distance = min([KINK_DISTANCE, *(abs(a - b) / 4 for a in kinks for b in kinks if a != b)])
     for kink in kinks:
         away = values - kink
@@ -75,6 +77,12 @@ def draw_values(
             declared = np.array([*arg.special, *kinks][: values.size])
             values = np.concatenate([declared, values.reshape(-1)[declared.size :]]).reshape(shape)
     return _inside(round_to(values, dtype), arg, dtype)
+
+
+def _square(arg: Arg) -> bool:
+    """Whether the last two dimensions are the same one, as of a matrix that has eigenvalues."""
+    dims = arg.dims.split()
+    return len(dims) >= 2 and dims[-1] == dims[-2]
 
 
 def _sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, dtype: str) -> np.ndarray:

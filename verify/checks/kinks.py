@@ -19,6 +19,7 @@ from verify.observe import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import differences_tell, project
 from verify.oracles.finite_difference import slope
+from verify.oracles.sides import jumps_along, sides_at
 from verify.records import Finding, Status
 from verify.slopes import slope_along
 from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64
@@ -45,10 +46,12 @@ def _between(observation: Observation, noise: list[np.ndarray]) -> Finding:
     """Each element lies between the one-sided derivatives, as far as these jump."""
     address, compared, convention = observation.case.address, 0, ""
     measured = observation.measured[0]
-    known = autodiff.gradient(observation, replace(measured, noise=noise))
+    known, smooth = autodiff.gradient(observation, replace(measured, noise=noise)), autodiff.settled(observation)
     for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs["base"]["rule"], strict=True)):
-        sides, got = autodiff.sides_at(observation, leaf), wide(raw)
+        sides, got = sides_at(observation, leaf), wide(raw)
         jumps = sides.jumps & np.isfinite(known.error[leaf])
+        if smooth is not None:
+            jumps &= ~np.isfinite(smooth[leaf][1])
         if not jumps.any():
             continue
         compared += int(jumps.sum())
@@ -89,7 +92,7 @@ def _along_ties(observation: Observation, program: Program, noise: list[np.ndarr
     cts, center = observation.cts["base"], observation.truth["base"]["reference_out"]
     for k in range(DIRECTIONS):
         v = _tied(observation, k)
-        if autodiff.jumps_along(observation, v):
+        if jumps_along(observation, v):
             continue
         measured = slope_along(program, observation.diff, observation.rest, cts, "reference_out", "float64", v, center)
         want, error = slope(measured)

@@ -7,7 +7,7 @@ sides of the inputs, however near: there the oracle knows the interval between t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,19 @@ import numpy as np
 from verify import tolerance
 from verify.noise import jittered, rounding_noise
 from verify.observe import Measured, Observation, natural_scale, sides_of
+from verify.oracles import by_values
+from verify.oracles.sides import Around, look_around, sides_at, sides_in
 from verify.records import Estimate
 from verify.slopes import direction_through
-from verify.tolerance import EPS, FAR_SIDE, FLOOR_ULPS, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEEPEST, STEP_RATIO, abstain, noise_bound
+from verify.styles import EXTREME
+from verify.tolerance import (
+    CANNOT_TELL,
+    EPS,
+    FLOOR_ULPS,
+    STEEPEST,
+    abstain,
+    noise_bound,
+)
 from verify.values import all_finite, largest, rms
 
 
@@ -27,13 +37,80 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
     scales: list[Any] = [observation.scale(leaf) for leaf in range(len(observation.diff))]
     wants = observation.truth["base"]["reference"]
     if "around" not in observation.found:
-        observation.found["around"] = _look_around(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
+        observation.found["around"] = look_around(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
     dtype = coarsest(observation, measured)
     if dtype != "float64":
         scales = [observation.natural(leaf, most=1.0) * _steepness(x) for leaf, x in enumerate(observation.diff)]
     visible = [observation.visible(leaf) for leaf in range(len(observation.diff))]
     sound = all_finite(observation.truth["base"]["reference_out"])
-    return _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
+    estimate = _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
+    if dtype == "float64":
+        estimate = _settled(observation, estimate, scales)
+    return _without(estimate, _denied(observation))
+
+
+def settled(observation: Observation) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Where the gradient jumps near the inputs, or is doubtful, and the function's values say that there is no kink: see `by_values.partials`."""
+    program, case, truth = observation.exact_program, observation.case, observation.truth
+    if (
+        program is None
+        or truth is None
+        or case.style in EXTREME
+        or observation.reference_limit != "float64"
+        or "around" not in observation.found
+    ):
+        return None
+    if "settled" not in observation.found:
+        sides = [sides_at(observation, leaf) for leaf in range(len(observation.diff))]
+        doubted = [s.jumps | s.singular | kink.wider | kink.doubtful for s, kink in zip(sides, observation.found["around"], strict=True)]
+        wants = truth["base"]["reference"]
+        found = by_values.partials(program, case, observation.diff, observation.rest, observation.cts["base"], wants, doubted)
+        observation.found["settled"] = found and [
+            (value, np.where(doubt, error, np.nan)) for (value, error), doubt in zip(found, doubted, strict=True)
+        ]
+    return observation.found["settled"]
+
+
+def _denied(observation: Observation) -> list[np.ndarray] | None:
+    """Which elements of the inputs are so small that the function's values contradict its autodiff there, if any."""
+    if observation.truth is None:
+        return None
+    if "denied" not in observation.found:
+        observation.found["denied"] = _denied_at(
+            observation, observation.diff, observation.cts["base"], observation.truth["base"]["reference"]
+        )
+    found: list[np.ndarray] | None = observation.found["denied"]
+    return found
+
+
+def _denied_at(
+    observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray], wants: Sequence[np.ndarray]
+) -> list[np.ndarray] | None:
+    program = observation.exact_program
+    if program is None or observation.case.style not in ("tiny", "spread") or observation.reference_limit != "float64":
+        return None
+    return by_values.denied(program, observation.case, diff, observation.rest, cts, wants)
+
+
+def _without(estimate: Estimate, small: list[np.ndarray] | None) -> Estimate:
+    if small is None:
+        return estimate
+    return replace(estimate, error=tuple(np.where(some, np.inf, error) for some, error in zip(small, estimate.error, strict=True)))
+
+
+def _settled(observation: Observation, estimate: Estimate, scales: Sequence[float]) -> Estimate:
+    """The estimate, but where the values know better."""
+    known = settled(observation)
+    if known is None:
+        return estimate
+    values, errors = [], []
+    for (value, error), old, old_error, scale in zip(known, estimate.value, estimate.error, scales, strict=True):
+        told = np.isfinite(error) & ~(old_error <= error)
+        coarse = CANNOT_TELL**2 * np.maximum(np.abs(value), scale)  # where a formula cancels, differences do not know their own noise
+        bound = abstain(value, error + coarse, "float64", scale)
+        values.append(np.where(told, value, old))
+        errors.append(np.where(told, bound, old_error))
+    return Estimate(value=tuple(values), error=tuple(errors))
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
@@ -50,8 +127,8 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     moved = [jittered(program, observation.case, k, observation.reference_limit, diff, rest, cts) for k in range(tolerance.JITTERS)]
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [max(natural_scale(x, cts, base["reference_out"]), observation.hidden) for x in diff]
-    kinks = _look_around(observation, diff, cts, base["reference"], sides, scales)
-    return _estimate(
+    kinks = look_around(observation, diff, cts, base["reference"], sides, scales)
+    estimate = _estimate(
         base["reference"],
         rounding_noise(base, moved, stress=observation.case.stress),
         sides,
@@ -61,6 +138,7 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
         dtype,
         all_finite(base["reference_out"]),
     )
+    return _without(estimate, _denied_at(observation, diff, cts, base["reference"]))
 
 
 def stacked(estimates: Sequence[Estimate]) -> Estimate:
@@ -92,104 +170,9 @@ def at_kink(observation: Observation) -> bool:
     if observation.truth is None:
         return False
     around = (
-        _sides(observation.sides, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(observation.truth["base"]["reference"])
+        sides_in(observation.sides, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(observation.truth["base"]["reference"])
     )
-    return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around)
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The gradient a little ahead of and behind the inputs, per element.
-
-    jumps: it has different limits from both sides, and low, high enclose them and the gradient at the inputs.
-    singular: the limits agree with each other and not with autodiff at the inputs; then the limit is the derivative (mean value theorem), and
-        autodiff of the formula is wrong in this point (xlogy at 0, logaddexp of equals).
-    drift: a bound of the error of limit, or of low and high.
-    notable: what would be a jump here.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    jumps: np.ndarray
-    limit: np.ndarray
-    drift: np.ndarray
-    singular: np.ndarray
-    notable: np.ndarray
-
-
-@dataclass(frozen=True)
-class Around:
-    """What other directions than the first show of a gradient near a kink, per element.
-
-    shared: it jumps although the element stays and others move: then the kink is not its own, and the two sides do not enclose what is right (the gradient of
-        a weight behind several relus at 0 is a sum, each term of which may be there or not).
-    low, high: what all directions enclose; wider: where that is more than the first one did. Of four equal values each may be one of the middle two.
-    doubtful: the limit of a singular point is another one further away: the formula cancels near it ((1 - cos x) / x at 0), and nobody can tell.
-    """
-
-    shared: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    wider: np.ndarray
-    doubtful: np.ndarray
-
-
-def _look_around(
-    observation: Observation,
-    diff: list[np.ndarray],
-    cts: list[np.ndarray],
-    wants: Sequence[Any],
-    around: Sequence[Any],
-    scales: Sequence[float],
-) -> list[Around]:
-    """Half of the elements stay and the others move, then the other half; nothing is computed where the first direction shows no kink."""
-    seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
-    found = [
-        Around(np.zeros(np.shape(want), bool), s.low, s.high, np.zeros(np.shape(want), bool), np.zeros(np.shape(want), bool))
-        for want, s in zip(wants, seen, strict=True)
-    ]
-    program = observation.exact_program
-    if program is None or not any(sides.jumps.any() or sides.singular.any() for sides in seen):
-        return found
-    if any((sides.singular & np.isfinite(want)).any() for sides, want in zip(seen, wants, strict=True)):
-        far = [
-            program(
-                [x + sign * FAR_SIDE * v for x, v in zip(diff, direction_through(observation.case, diff), strict=True)],
-                observation.rest,
-                cts,
-            )
-            for sign in (1, -1)
-        ]
-        for leaf, (sides, want) in enumerate(zip(seen, wants, strict=True)):
-            middle = (far[0]["reference"][leaf] + far[1]["reference"][leaf]) / 2
-            agrees = np.abs(middle - sides.limit) <= SINGULAR_DRIFT * np.abs(want - sides.limit)
-            found[leaf] = replace(found[leaf], doubtful=sides.singular & np.isfinite(want) & ~agrees)
-    rng = observation.case.rng("halves")
-    for k in range(KINK_HALVES):
-        direction = direction_through(observation.case, diff, k)
-        moving = [rng.integers(2, size=x.shape).astype(bool) for x in diff]
-        for half in (moving, [~moves for moves in moving]):
-            v = [np.where(moves, move, 0.0) for moves, move in zip(half, direction, strict=True)]
-            others = sides_of(program, v, diff, observation.rest, cts)
-            for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True)):
-                found[leaf] = _widened(found[leaf], seen[leaf], _sides(others, leaf, want, scale), half[leaf], want)
-    return found
-
-
-def _widened(found: Around, first: Sides, other: Sides, moved: np.ndarray, want: np.ndarray) -> Around:
-    """Smooth gradients differ between directions by their drift; at an isolated singular point (want is not finite) the limit says what is right."""
-    with np.errstate(invalid="ignore"):
-        beyond = (other.low < first.low - first.notable) | (other.high > first.high + first.notable)
-        other_limit = np.abs(other.limit - first.limit) > first.notable + other.drift + first.drift
-        other_limit &= moved | (np.abs(other.limit - want) > first.notable)  # an element that stays repeats what autodiff says there
-    wider = beyond | (other_limit & ~other.jumps & ~first.jumps & np.isfinite(want))
-    return replace(
-        found,
-        shared=found.shared | (~moved & other.jumps),
-        low=np.where(wider, np.minimum(found.low, other.low), found.low),
-        high=np.where(wider, np.maximum(found.high, other.high), found.high),
-        wider=found.wider | wider,
-    )
+    return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around) or _denied(observation) is not None
 
 
 def _estimate(
@@ -208,7 +191,7 @@ def _estimate(
     finite value (not `sound`), a gradient that is not finite is nobody's mistake.
     """
     values, errors = [], []
-    seen = [_sides(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
+    seen = [sides_in(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
     for want, noise, scale, size, sides, kink in zip(wants, noises, scales, visible, seen, kinks, strict=True):
         singular, jumps = sides.singular & ~kink.wider & ~kink.doubtful, sides.jumps | kink.wider
@@ -222,41 +205,6 @@ def _estimate(
         values.append(np.where(jumps, middle, value))
         errors.append(np.where(jumps, np.where(kink.shared, np.inf, at_jump), error))
     return Estimate(value=tuple(values), error=tuple(errors))
-
-
-def jumps_along(observation: Observation, direction: list[np.ndarray]) -> bool:
-    """Whether the reference's gradient jumps anywhere when the inputs move along the direction."""
-    assert observation.truth is not None
-    assert observation.exact_program is not None
-    around = sides_of(observation.exact_program, direction, observation.diff, observation.rest, observation.cts["base"])
-    wants = observation.truth["base"]["reference"]
-    seen = [_sides(around, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(wants)]
-    return any(bool(sides.jumps.any() or sides.singular.any() or not np.isfinite(sides.low).all()) for sides in seen)
-
-
-def sides_at(observation: Observation, leaf: int) -> Sides:
-    """The one-sided gradients at the case's inputs."""
-    assert observation.truth is not None
-    return _sides(observation.sides, leaf, observation.truth["base"]["reference"][leaf], observation.scale(leaf))
-
-
-def _sides(around: Sequence[Any], leaf: int, want: np.ndarray, scale: float) -> Sides:
-    """A smooth gradient's difference between the sides shrinks with the distance; extrapolated to distance 0 it vanishes. A jump does not."""
-    far_ahead, far_behind, ahead, behind = (side[leaf] for side in around)
-    with np.errstate(all="ignore"):
-        jump = np.abs(STEP_RATIO * (ahead - behind) - (far_ahead - far_behind)) / (STEP_RATIO - 1)
-        size = np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), np.abs(want))
-        notable = KINK_JUMP * np.maximum(size, KINK_JUMP * scale)
-        jumps = jump > notable
-        near, far = (ahead + behind) / 2, (far_ahead + far_behind) / 2
-        limit = near + (near - far) / (STEP_RATIO**2 - 1)
-        drift = np.where(jumps, np.abs(ahead - far_ahead) + np.abs(behind - far_behind), np.abs(near - far) + np.abs(ahead - behind))
-        off = np.abs(want - limit)
-        settled = drift < np.where(np.isfinite(want), SINGULAR_DRIFT * off, KINK_JUMP * np.abs(limit))
-        singular = ~jumps & np.isfinite(limit) & settled & ((off > notable) | ~np.isfinite(want))
-    low = np.minimum(np.minimum(ahead, behind), want)
-    high = np.maximum(np.maximum(ahead, behind), want)
-    return Sides(low, high, jumps, limit, drift, singular, notable)
 
 
 def coarsest(observation: Observation, measured: Measured) -> str:
