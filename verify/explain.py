@@ -162,7 +162,14 @@ def _formulas(
         if all(np.isfinite(gradient).all() for gradient in result["reference"]):
             break
     observation = observe.Observation(spec=spec, case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
-    evidence = Evidence(observation=observation, got=result["rule"], want=result["reference"], loose=1e-9, slack=[0.0] * len(drawn))
+    evidence = Evidence(
+        observation=observation,
+        got=result["rule"],
+        want=result["reference"],
+        known=[np.ones(x.shape, bool) for x in drawn],
+        loose=1e-9,
+        slack=[0.0] * len(drawn),
+    )
     return [_how(evidence, value) for value in evidence.want]
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.nn import logsumexp
 
 from tests.power.entry import argument, indices, jvp_rule, rule
 from verify import Arg, Spec
@@ -221,6 +222,36 @@ def recomputed_backward(residuals, ct):
     return scores_ct @ k, scores_ct.T @ q, p.T @ ct
 
 
+def score_of_all_paths(scores):
+    """The logarithm of the sum, over all sequences of states, of exp of the scores along them (a conditional random field's normaliser)."""
+    return logsumexp(forward_scores(scores)[-1])
+
+
+def forward_scores(scores):
+    def step(before, score):
+        after = logsumexp(before[:, None] + score, axis=0)
+        return after, after
+
+    start = jnp.zeros_like(scores[0, 0])
+    return jnp.concatenate([start[None], jax.lax.scan(step, start, scores)[1]])
+
+
+def marginals(residuals, ct):
+    """Forward-backward in logarithms: exp of a difference of large scores."""
+    scores, ahead, total = residuals
+
+    def step(after, score):
+        return logsumexp(score + after, axis=1), after
+
+    _, behind = jax.lax.scan(step, jnp.zeros_like(scores[0, 0]), scores, reverse=True)
+    return (ct * jnp.exp(ahead[:-1, :, None] + scores + behind[:, None, :] - total),)
+
+
+def score_forward(scores):
+    ahead = forward_scores(scores)
+    return logsumexp(ahead[-1]), (scores, ahead, logsumexp(ahead[-1]))
+
+
 NARROW = {"q": Arg(dims="n d"), "k": Arg(dims="m d"), "v": Arg(dims="m e")}
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
@@ -247,5 +278,7 @@ RIGHT = (
     right("branch-of-one-point", rule(product_with_log, lambda x, y: (product_with_log(x, y), (x, y)), product_with_log_backward),
           {"x": Arg(dims="n", low=0.0, high=1.0, special=(0.0,)), "y": Arg(dims="n", low=0.1, high=1.0)}, reference=lambda x, y: x * jnp.log(y)),
     right("recomputed-softmax", rule(attend, flash_forward, recomputed_backward), NARROW, sizes={"d": (1, 1), "n": (1, 9), "m": (2, 9), "e": (1, 4)}),
+    right("marginals-in-logarithms", rule(score_of_all_paths, score_forward, marginals), argument("t k k"), sizes={"t": (0, 40), "k": (1, 8)},
+          dtypes=("float32",)),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip

@@ -27,6 +27,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "layout-guessed": ("of w: it is the transpose of the right cotangent",),
     "only-first-100-rows": ("of x: it is wrong only from index 100 of axis 0 on",),
     "only-128-lanes": ("of w: it is wrong only from index 128 of axis 1 on",),
+    # cancelling_rules
+    "tie-of-a-quotient": ("exactly where x equals y, and 2 times the right one there", "exactly where x equals y, and 0 there"),
+    "flat-at-0-of-a-quotient": ("exactly where x is 0, and 0 there",),
+    "equal-eigenvalues": ("only where x is 0",),
+    "count-in-own-dtype": ("in every element alike", "a count or a mean that was summed in bfloat16"),
     # norm_rules
     "constant-variance": ("treats the reference's", "variance = (centred * centred).mean", "as a constant"),
     "constant-mean": ("treats the reference's reduce_sum in `centred = x - x.mean", "as a constant"),

@@ -39,11 +39,14 @@ def _subset(observation: Observation, turn: int, leaves: int, outputs: int) -> l
     used = pattern(observation, outputs, turn + turn // max(outputs, 1) + 1)
     cts = [ct if use else np.zeros_like(ct) for ct, use in zip(observation.cts["base"], used, strict=True)]
     names = [name for name, active in zip(observation.call.names, arguments, strict=True) if active]
-    all_of_it = gradient_at(observation, observation.diff, cts)
-    want = Estimate(
-        value=tuple(v for v, active in zip(all_of_it.value, arguments, strict=True) if active),
-        error=tuple(e for e, active in zip(all_of_it.error, arguments, strict=True) if active),
-    )
+
+    def want(rough: bool) -> Estimate:
+        all_of_it = gradient_at(observation, observation.diff, cts, rough)
+        return Estimate(
+            value=tuple(v for v, active in zip(all_of_it.value, arguments, strict=True) if active),
+            error=tuple(e for e, active in zip(all_of_it.error, arguments, strict=True) if active),
+        )
+
     by = f"differentiating by {', '.join(names)} alone" if not all(arguments) else "differentiating by all arguments"
     of = (
         ""

@@ -10,7 +10,7 @@ from verify import transforms
 from verify.checks.transformed import judge_program, takes_turn, unjudged
 from verify.observe import Observation
 from verify.oracles import autodiff
-from verify.records import Finding
+from verify.records import Estimate, Finding
 
 CODE, NAME, TITLE = "V018", "remat", "the rule is right under jax.checkpoint"
 EVERY, OFFSET = 16, 15
@@ -23,7 +23,10 @@ def applies(observation: Observation) -> bool:
 def judge(observation: Observation) -> list[Finding]:
     if reason := unjudged(NAME, observation):
         return reason
-    want = autodiff.gradient(observation, observation.measured[0])
+
+    def want(rough: bool) -> Estimate:
+        return autodiff.gradient(observation, observation.measured[0], rough)
+
     inputs = (observation.diff, observation.rest, observation.cts["base"])
     return judge_program(
         NAME, observation, "under jax.checkpoint,", transforms.gradient_of_checkpoint, inputs, observation.call.names, want, again=True

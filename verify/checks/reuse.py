@@ -31,7 +31,7 @@ def judge(observation: Observation) -> list[Finding]:
         transforms.gradient_of_two_calls,
         inputs,
         observation.call.names,
-        some.per_example(),
+        some.per_example,
         again=True,
         some=some,
     )

@@ -29,5 +29,5 @@ def judge(observation: Observation) -> list[Finding]:
     over = ", ".join(name for name, has in zip(names, on, strict=True) if has)
     return judge_program(
         NAME, observation, f"in a scan over {over},", lambda call: transforms.gradient_of_scan(call, on),
-        (some.diff, observation.rest, some.cts), names, some.summed(), again=True, some=some,
+        (some.diff, observation.rest, some.cts), names, some.summed, again=True, some=some,
     )  # fmt: skip

@@ -32,15 +32,19 @@ def judge(observation: Observation) -> list[Finding]:
     pairs = list(_pairs(observation))
     first, second = pairs[observation.case.index // EVERY % len(pairs)]
     diff = [observation.diff[first] if leaf == second else x for leaf, x in enumerate(observation.diff)]
-    apart = gradient_at(observation, diff, observation.cts["base"])
-    value, error = list(apart.value), list(apart.error)
-    for part in (value, error):
-        part[first] = part[first] + part[second]
-        part[second] = 0 * part[second]
+
+    def want(rough: bool) -> Estimate:
+        apart = gradient_at(observation, diff, observation.cts["base"], rough)
+        value, error = list(apart.value), list(apart.error)
+        for part in (value, error):
+            part[first] = part[first] + part[second]
+            part[second] = 0 * part[second]
+        return Estimate(value=tuple(value), error=tuple(error))
+
     names = observation.call.names
     return judge_program(
         NAME, observation, f"with one array for {names[first]} and {names[second]},", lambda call: transforms.gradient_of_shared(call, first, second),
-        (diff, observation.rest, observation.cts["base"]), names, Estimate(value=tuple(value), error=tuple(error)), again=True,
+        (diff, observation.rest, observation.cts["base"]), names, want, again=True,
     )  # fmt: skip
 
 

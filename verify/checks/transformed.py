@@ -5,6 +5,7 @@ The reference is evaluated one example at a time, by the program that is compile
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,24 +61,24 @@ class Examples:
     cts: list[np.ndarray]
     on: list[bool]
     ct_on: bool
-    each: tuple[Estimate, ...]
+    each: Callable[[bool], tuple[Estimate, ...]]
 
     def plain_is_wrong(self, observation: Observation) -> bool:
         """Whether the rule is wrong already in a plain call with one of the examples: then no transformation is to blame."""
         assert observation.exact_program is not None
-        for b, known in enumerate(self.each):
+        for b, known in enumerate(self.each(True)):
             diff = [x[b] if has else x for x, has in zip(self.diff, self.on, strict=True)]
             got = observation.exact_program(diff, observation.rest, [ct[b] if self.ct_on else ct for ct in self.cts])["rule"]
             if any(f.status is Status.FAIL for f in compare("", "", observation.call.names, got, known, "float64", "")):
                 return True
         return False
 
-    def per_example(self) -> Estimate:
-        return stacked(self.each)
+    def per_example(self, rough: bool) -> Estimate:
+        return stacked(self.each(rough))
 
-    def summed(self) -> Estimate:
+    def summed(self, rough: bool) -> Estimate:
         """The gradient of a program over all examples: of shared arguments the sum."""
-        every = stacked(self.each)
+        every = stacked(self.each(rough))
         return Estimate(
             value=tuple(v if has else v.sum(0) for v, has in zip(every.value, self.on, strict=True)),
             error=tuple(e if has else e.sum(0) for e, has in zip(every.error, self.on, strict=True)),
@@ -95,10 +96,14 @@ def examples(observation: Observation, purpose: str, on: Sequence[bool], ct_on: 
     diff = [more(_packed(x, k in pairs), has) for k, (x, has) in enumerate(zip(observation.diff, on, strict=True))]
     diff = [_unpacked(x, k in pairs) for k, x in enumerate(diff)]
     cts = [more(ct, ct_on) for ct in observation.cts["base"]]
-    each = tuple(
-        gradient_at(observation, [x[b] if has else x for x, has in zip(diff, on, strict=True)], [ct[b] if ct_on else ct for ct in cts])
-        for b in range(count)
-    )
+
+    @functools.cache
+    def each(rough: bool) -> tuple[Estimate, ...]:
+        apart = (
+            ([x[b] if has else x for x, has in zip(diff, on, strict=True)], [ct[b] if ct_on else ct for ct in cts]) for b in range(count)
+        )
+        return tuple(gradient_at(observation, *example, rough) for example in apart)
+
     return Examples(diff=diff, cts=cts, on=list(on), ct_on=ct_on, each=each)
 
 
@@ -115,11 +120,11 @@ def _unpacked(x: np.ndarray, is_pair: bool) -> np.ndarray:
 
 
 def judge_program(
-    name: str, observation: Observation, what: str, make: Callable[[Any], Any], inputs: Sequence[Any], names: Sequence[str], want: Estimate,
-    again: bool = False, some: Examples | None = None,
+    name: str, observation: Observation, what: str, make: Callable[[Any], Any], inputs: Sequence[Any], names: Sequence[str],
+    want: Callable[[bool], Estimate], again: bool = False, some: Examples | None = None,
 ) -> list[Finding]:  # fmt: skip
-    """Run `make(call)` on the inputs and compare. `what` begins the message: "under vmap over x,". `again`: run the user's Python anew. `some`: the
-    examples that the inputs are, of which a plain call may be wrong.
+    """Run `make(call)` on the inputs and compare. `what` begins the message: "under vmap over x,". `want`: what is right; with True, more room for the
+    reference's rounding, before anybody is accused. `again`: run the user's Python anew. `some`: the examples that the inputs are, of which a plain call may be wrong.
 
     An exception is the rule's fault only where the same program of the reference works.
     """
@@ -137,7 +142,10 @@ def judge_program(
         return [Finding(check=name, status=Status.FAIL, message=message, address=address, dtype=observation.measured[0].dtype)]
     got = program(*inputs)
     add_seconds(observation.seconds, program.seconds)
-    found = compare(name, f"{what} the cotangent of", names, got, want, observation.measured[0].dtype, address)
+    found: list[Finding] = []
+    for rough in (False, True):
+        if not rough or any(finding.status is Status.FAIL for finding in found):
+            found = compare(name, f"{what} the cotangent of", names, got, want(rough), observation.measured[0].dtype, address)
     if some is not None and any(finding.status is Status.FAIL for finding in found) and some.plain_is_wrong(observation):
         found = [replace(finding, message=finding.message + PLAIN) if finding.status is Status.FAIL else finding for finding in found]
     return [replace(finding, status=Status.SKIP) if finding.status is Status.INCONCLUSIVE else finding for finding in found]

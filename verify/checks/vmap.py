@@ -39,7 +39,7 @@ def _of_gradient(observation: Observation, turn: int) -> list[Finding]:
     over = ", ".join(name for name, has in zip([*names, "cotangent"], [*on, ct_on], strict=True) if has)
     return judge_program(
         NAME, observation, f"under vmap over {over},", lambda call: transforms.vmap_of_gradient(call, on, ct_on),
-        (some.diff, observation.rest, some.cts), names, some.per_example(), some=some,
+        (some.diff, observation.rest, some.cts), names, some.per_example, some=some,
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def _of_vmap(observation: Observation, turn: int) -> list[Finding]:
     over = ", ".join(name for name, has in zip(names, on, strict=True) if has)
     findings = judge_program(
         NAME, observation, f"in the gradient of vmap over {over},", lambda call: transforms.gradient_of_vmap(call, on),
-        (some.diff, observation.rest, some.cts), names, some.summed(), some=some,
+        (some.diff, observation.rest, some.cts), names, some.summed, some=some,
     )  # fmt: skip
     if any(finding.status is Status.FAIL for finding in findings) and shares_outputs(
         observation.call.jaxpr, [*on, *([False] * len(observation.rest))]

@@ -5,6 +5,7 @@ The elements of several cases are looked at together, passing ones among them: i
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -32,7 +33,8 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
         return None
     for words, holds in _separating(cases, leaf, wrong):
         of_rows = ROW in words
-        if all(np.array_equal(_rows(h), _rows(w)) if of_rows else np.array_equal(h, w) for h, w in zip(holds, wrong, strict=True)):
+        judged = [h & e.known[leaf] for h, e in zip(holds, cases, strict=True)] if not of_rows else holds
+        if all(np.array_equal(_rows(h), _rows(w)) if of_rows else np.array_equal(h, w) for h, w in zip(judged, wrong, strict=True)):
             return f"it is wrong exactly where {words}{_there(cases, leaf, wrong)}"
     return None
 
@@ -70,6 +72,9 @@ def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray
             limit = CHANCE if overflow or not words.startswith(THRESHOLD) else SURE * all(v.ndim < MATRIX for v in values)
             if luck < limit or words == "is 0":
                 yield f"{name} {words}", [holds(v) for v in values]
+    arguments = [name for name in cases[0].names if all(name in arrays for arrays in aligned)]
+    for a, b in itertools.combinations(arguments, 2):
+        yield f"{a} equals {b}", [arrays[a] == arrays[b] for arrays in aligned]
     rows = sum(_rows(w).size for w in wrong)
     clauses = [dict(_clauses(e, leaf)) for e in cases]
     for words in [words for words in clauses[0] if rows >= FEW_ROWS and all(words in arrays for arrays in clauses)]:

@@ -23,12 +23,14 @@ Explained = dict[str, str]  # what a mistake is, the same in every case -> the s
 class Evidence:
     """got and want: the cotangent of each argument leaf by the rule and by the oracle.
 
+    known: the elements that the oracle judges.
     loose: how far equal arrays may differ, relative to their largest element; slack: how far by rounding, of each leaf, as the checks allow.
     """
 
     observation: Observation
     got: list[np.ndarray]
     want: list[np.ndarray]
+    known: list[np.ndarray]
     loose: float
     slack: list[float]
 
@@ -51,7 +53,7 @@ class Evidence:
     def wrong_elements(self, leaf: int) -> np.ndarray:
         got, want = self.got[leaf], self.want[leaf]
         size = float(np.max(np.abs(want[np.isfinite(want)]), initial=0.0))
-        return ~(np.abs(got - want) <= max(self.loose * size, self.slack[leaf], 1e-300))
+        return self.known[leaf] & ~(np.abs(got - want) <= max(self.loose * size, min(self.slack[leaf], ROUNDING * size), 1e-300))
 
     def equals_rule(self, gradient: list[np.ndarray]) -> bool:
         """Whether a gradient is what the rule gives, of every argument."""
@@ -81,10 +83,14 @@ def gather(spec: Spec, case: Case) -> Evidence | None:
     if observation.truth is None or not observation.measured:
         return None
     measured = observation.measured[0]
-    want = list(autodiff.gradient(observation, measured).value)
+    estimate = autodiff.gradient(observation, measured)
+    want, known = (
+        list(estimate.value),
+        [np.isfinite(error) | ~np.isfinite(value) for value, error in zip(estimate.value, estimate.error, strict=True)],
+    )
     got = [wide(value) for value in measured.runs["base"]["rule"]]
     dtype = max(measured.dtypes, key=lambda name: EPS[name])
     loose = float(noise_bound(np.ones(()), np.zeros(()), 1.0, dtype))
     bounds = [noise_bound(w, n, observation.scale(leaf), dtype) for leaf, (w, n) in enumerate(zip(want, measured.noise, strict=True))]
     slack = [float(np.max(bound, where=np.isfinite(bound), initial=0.0)) for bound in bounds]
-    return Evidence(observation=observation, got=got, want=want, loose=10 * loose, slack=slack)
+    return Evidence(observation=observation, got=got, want=want, known=known, loose=10 * loose, slack=slack)

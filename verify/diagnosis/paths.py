@@ -22,6 +22,7 @@ from verify.diagnosis.factors import readings
 from verify.diagnosis.products import describe
 from verify.strip import evaluate
 
+NEAR = 1e-4  # relative: autodiff of the reference is what the rule should be
 SAME = 1e-9  # relative: gradients that agree to it are cut at the same path; it decides words, no verdict
 
 LIMIT = 200  # equations
@@ -37,6 +38,8 @@ def paths(e: Evidence, known: Explained | None = None) -> Explained:
     """Sentences that name equations of the reference, by equation and factor; with `known`, those of them that hold here, too."""
     names, cut = _program(e)
     found: Explained = {}
+    if not all(np.allclose(a, b, rtol=NEAR, atol=NEAR * np.max(np.abs(b), initial=0.0)) for a, b in zip(cut(), e.want, strict=True)):
+        return found  # autodiff of the reference is wrong itself here, and a cut of it explains nothing
     distinct: list[tuple[int, list[np.ndarray]]] = []  # intermediates whose cuts differ
     for k, name in enumerate(names):
         gradient = cut(k)

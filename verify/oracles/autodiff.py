@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from verify import tolerance
-from verify.noise import jittered, rounding_noise
+from verify.noise import jittered, jittered_together, roughened, rounding_noise
 from verify.observe import Measured, Observation, natural_scale, sides_of
 from verify.oracles import by_values
 from verify.oracles.sides import Around, look_around, sides_at, sides_in
@@ -31,8 +31,11 @@ from verify.tolerance import (
 from verify.values import all_finite, largest, rms
 
 
-def gradient(observation: Observation, measured: Measured) -> Estimate:
-    """The cotangent of each argument leaf, and how far from it a right rule may lie when run in `measured.dtype`."""
+def gradient(observation: Observation, measured: Measured, rough: bool = False) -> Estimate:
+    """The cotangent of each argument leaf, and how far from it a right rule may lie when run in `measured.dtype`.
+
+    `rough`, before anybody is accused in float64: allow for the reference's rounding as `noise.roughened` measures it, too.
+    """
     assert observation.truth is not None
     scales: list[Any] = [observation.scale(leaf) for leaf in range(len(observation.diff))]
     wants = observation.truth["base"]["reference"]
@@ -43,10 +46,24 @@ def gradient(observation: Observation, measured: Measured) -> Estimate:
         scales = [observation.natural(leaf, most=1.0) * _steepness(x) for leaf, x in enumerate(observation.diff)]
     visible = [observation.visible(leaf) for leaf in range(len(observation.diff))]
     sound = all_finite(observation.truth["base"]["reference_out"])
-    estimate = _estimate(wants, measured.noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
+    noise = measured.noise
+    if dtype == "float64" and settled(observation) is not None:
+        noise = _kept_together(observation, noise)
+    if rough and dtype == "float64":
+        noise = _rough(observation, noise, observation.diff, observation.cts["base"])
+    estimate = _estimate(wants, noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
     if dtype == "float64":
         estimate = _settled(observation, estimate, scales)
     return _without(estimate, _denied(observation))
+
+
+def _kept_together(observation: Observation, noise: list[np.ndarray]) -> list[np.ndarray]:
+    """The noise where equal values stay equal: beside a tie a formula that cancels has none to speak of."""
+    program, cts, truth = observation.exact_program, observation.cts["base"], observation.truth
+    if program is None or truth is None:
+        return noise
+    moved = [jittered_together(program, observation.case, k, observation.diff, observation.rest, cts) for k in range(tolerance.JITTERS)]
+    return rounding_noise(truth["base"], moved)
 
 
 def settled(observation: Observation) -> list[tuple[np.ndarray, np.ndarray]] | None:
@@ -119,7 +136,14 @@ def _steepness(x: np.ndarray) -> np.ndarray:
     return typical / np.clip(np.abs(x), typical / STEEPEST, typical) if typical > 0 else np.ones(x.shape)
 
 
-def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray]) -> Estimate:
+def _rough(observation: Observation, noise: list[np.ndarray], diff: list[np.ndarray], cts: list[np.ndarray]) -> list[np.ndarray]:
+    program, rest = observation.exact_program, observation.rest
+    if program is None:
+        return noise
+    return roughened(noise, lambda moved: program(moved, rest, cts)["reference"], observation.case, diff)
+
+
+def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray], rough: bool = False) -> Estimate:
     """The same at other float64 inputs of the same shapes: the case's program runs again."""
     program, rest, dtype = observation.exact_program, observation.rest, coarsest(observation, observation.measured[0])
     assert program is not None
@@ -128,9 +152,10 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [max(natural_scale(x, cts, base["reference_out"]), observation.hidden) for x in diff]
     kinks = look_around(observation, diff, cts, base["reference"], sides, scales)
+    noise = rounding_noise(base, moved, stress=observation.case.stress)
     estimate = _estimate(
         base["reference"],
-        rounding_noise(base, moved, stress=observation.case.stress),
+        _rough(observation, noise, diff, cts) if rough else noise,
         sides,
         kinks,
         scales,
