@@ -278,7 +278,7 @@ RIGHT = (
     right("branch-of-one-point", rule(product_with_log, lambda x, y: (product_with_log(x, y), (x, y)), product_with_log_backward),
           {"x": Arg(dims="n", low=0.0, high=1.0, special=(0.0,)), "y": Arg(dims="n", low=0.1, high=1.0)}, reference=lambda x, y: x * jnp.log(y)),
     right("recomputed-softmax", rule(attend, flash_forward, recomputed_backward), NARROW, sizes={"d": (1, 1), "n": (1, 9), "m": (2, 9), "e": (1, 4)}),
-    right("marginals-in-logarithms", rule(score_of_all_paths, score_forward, marginals), argument("t k k"), sizes={"t": (0, 40), "k": (1, 8)},
+    right("marginals-in-logarithms", rule(score_of_all_paths, score_forward, marginals), argument("t k k"), sizes={"t": (1, 40), "k": (1, 8)},
           dtypes=("float32",)),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip
