@@ -89,6 +89,36 @@ def test_any_executor_and_dask_say_what_this_process_says(tmp_path, inline):
     assert content(tmp_path / "dask.db") == inline
 
 
+def killing_a_dask_worker(path):
+    """A campaign on two dask workers, of which one is killed, with what it runs, when the first unit is done."""
+    from distributed import default_client
+
+    config, killed = campaign("RIGHT", cases=24), []
+    with open_place("dask", 2) as place, Journal(path, write=True) as journal:
+        prepared = prepare(config, place)
+        units = left(plan(config), journal.rows()[0], prepared)
+
+        def kill_one(progress):
+            if progress.done and not killed:
+                killed.append(min(default_client().run(os.getpid).values()))
+                os.kill(killed[0], signal.SIGKILL)
+
+        run(units, config, prepared, place, journal, Progress(total=len(units)), kill_one)
+    assert killed
+    print(len(units))
+
+
+def test_a_dask_worker_that_is_killed_loses_no_result(tmp_path):
+    pytest.importorskip("distributed", reason="dask is an extra: pip install 'manual-vjp[distributed]'")
+    code = "import sys; from tests.verify.test_campaign_contained import *; killing_a_dask_worker(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "dask.db")], cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with open_place("inline", None) as place:
+        assert content(tmp_path / "dask.db") == ran(campaign("RIGHT", cases=24), place, tmp_path / "inline.db")
+
+
 def _environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
