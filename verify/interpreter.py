@@ -216,7 +216,8 @@ NOT_CONTINUED = ("atan2", "cbrt", "exp2", "reduce_prod", "acosh", "atanh", "asin
 def knows(jaxpr: Any) -> bool:
     """Whether every operation is known, every dtype is double precision or whole, and no array is large."""
     jaxpr = _compat.closed(jaxpr)
-    return all(_knows(equation) for equation in jaxpr.jaxpr.eqns)
+    readable = all(str(var.aval.dtype) in DTYPES for var in jaxpr.jaxpr.invars)  # a key is no array of NumPy's, even if nothing reads it
+    return readable and all(_knows(equation) for equation in jaxpr.jaxpr.eqns)
 
 
 def continues(jaxpr: Any) -> bool:

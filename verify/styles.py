@@ -100,10 +100,8 @@ def _with_constant_rows(rng: np.random.Generator, values: np.ndarray, constants:
 
 
 def with_equal_eigenvalues(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    """Half of the time diagonal matrices in their place, with entries that repeat: a multiple of the identity is one of them."""
+    """Half of the time diagonal matrices in their place, with two different entries at most."""
     if rng.integers(2):
         return values
-    diagonal = np.array(FEW)[rng.integers(3, len(FEW), size=values.shape[:-1])]
-    if rng.integers(2):
-        diagonal[...] = diagonal.reshape(-1)[0]
+    diagonal = rng.choice(values.reshape(-1)[:2], size=values.shape[:-1])
     return diagonal[..., None] * np.eye(values.shape[-1])

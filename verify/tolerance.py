@@ -40,7 +40,11 @@ NEARLY_0 = 1e-10  # values below it are moved by ulps of their own: they stay on
 LOW_FACTOR = {"float32": 16.0, "bfloat16": 4.0, "float16": 4.0}
 LOW_ILL = 0.25  # in low precision: an element whose noise is this part of the array's largest is ill-determined by itself
 LOW_ULPS = 4.0
-LOW_FLOOR_ULPS = 4.0  # a zero that is the difference of two terms, each the product of two rounded factors
+LOW_FLOOR_ULPS = {
+    "float32": 16.0,
+    "bfloat16": 4.0,
+    "float16": 4.0,
+}  # a zero that is the difference of two terms, each the product of two rounded factors
 STEEPEST = 16.0  # in low precision: an element so many times smaller than its array may have a gradient so many times larger
 TINY_ULPS = 4.0
 SHARED = 8  # elements from which on a factor that they share is no accident of rounding
@@ -95,7 +99,7 @@ def noise_bound(want: np.ndarray, noise: np.ndarray, scale: float | np.ndarray, 
         relative = RELATIVE_64_SECOND if second else RELATIVE_64
         floor = FLOOR_ULPS_SECOND if second else FLOOR_ULPS
         return relative * size + NOISE_FACTOR * noise + floor * EPS[dtype] * scale + UNDERFLOW_64
-    return LOW_FACTOR[dtype] * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
+    return LOW_FACTOR[dtype] * noise + LOW_ULPS * EPS[dtype] * size + LOW_FLOOR_ULPS[dtype] * EPS[dtype] * scale + TINY_ULPS * TINY[dtype]
 
 
 def abstain(want: np.ndarray, error: np.ndarray, dtype: str, scale: float | np.ndarray) -> np.ndarray:

@@ -59,11 +59,11 @@ def draw_values(
     if dtype not in FLOAT_DTYPES:
         low, high = (0 if arg.low is None else int(arg.low)), (10 if arg.high is None else int(arg.high))
         whole = rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
-        return np.broadcast_to(whole.reshape(-1)[:1], shape).copy() if style == "rows" and whole.size else whole  # all labels the same
+        return np.full_like(whole, whole.flat[0]) if style == "rows" and whole.size else whole  # all labels the same
     if is_complex(arg.dtype):
         return floats(rng, arg, shape, style, scale) + 1j * floats(rng, arg, shape, style, scale)
     values = floats(rng, arg, shape, style, scale)
-    if style == "ties" and arg.low is None and arg.high is None and _square(arg) and values.size:
+    if style == "ties" and values.size and _square(arg) and (arg.low is None or arg.low <= 0) and (arg.high is None or arg.high >= 0):
         values = with_equal_eigenvalues(rng, values)
     distance = min([KINK_DISTANCE, *(abs(a - b) / 4 for a in kinks for b in kinks if a != b)])
     for kink in kinks:
@@ -91,6 +91,7 @@ def _sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: 
     wanted = f"sample(rng, sizes, dtype) must return numbers of shape {shape} for dims {arg.dims!r}"
     try:
         values = np.asarray(arg.sample(rng, sizes, dtype))
+        values = wide(values) if values.dtype == ml_dtypes.bfloat16 else values
     except Exception as error:
         raise SpecError(f"Arg.sample raised {type(error).__name__}: {error}; {wanted}") from error
     if values.shape != shape or values.dtype.kind not in "fiubc":

@@ -10,7 +10,7 @@ import numpy as np
 
 from verify.checks.compare import compare
 from verify.observe import MIX, Measured, Observation
-from verify.oracles.autodiff import coarsest
+from verify.oracles.autodiff import coarsest, low_scale
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import HUGE, noise_bound
 from verify.values import wide
@@ -33,7 +33,7 @@ def judge(observation: Observation) -> list[Finding]:
         parts = 1 + abs(MIX)
         dtype = coarsest(observation, measured)
         bounds = (
-            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * observation.scale(leaf), dtype)
+            noise_bound(abs(a) + abs(MIX * b), parts * noise, parts * _scale(observation, leaf, dtype), dtype)
             for leaf, (a, b, noise) in enumerate(zip(first, second, measured.noise, strict=True))
         )
         error = tuple(
@@ -51,12 +51,18 @@ def judge(observation: Observation) -> list[Finding]:
     return findings or [Finding(check=NAME, status=Status.SKIP, message=message, address=observation.case.address)]
 
 
+def _scale(observation: Observation, leaf: int, dtype: str) -> float | np.ndarray:
+    if dtype == "float64":
+        return observation.scale(leaf)
+    return np.maximum(observation.scale(leaf), low_scale(observation, leaf))
+
+
 def _scaled(observation: Observation, measured: Measured, run: str, factor: float, dtype: str) -> list[Finding]:
     """bwd(2^k a) = 2^k bwd(a), up to what the dtype can hold."""
     want = tuple(factor * wide(g) for g in measured.runs["base"]["rule"])
     error = tuple(
         np.where(
-            ~measured.must_be_finite(run, leaf, value), np.inf, noise_bound(value, factor * noise, factor * observation.scale(leaf), dtype)
+            ~measured.must_be_finite(run, leaf, value), np.inf, noise_bound(value, factor * noise, factor * _scale(observation, leaf, dtype), dtype)
         )
         for leaf, (value, noise) in enumerate(zip(want, measured.noise, strict=True))
     )  # fmt: skip

@@ -34,8 +34,9 @@ def applies(observation: Observation) -> bool:
 
 def judge(observation: Observation) -> list[Finding]:
     address = observation.case.address
-    if observation.truth is None or observation.limit != "float64":
-        reason = observation.no_truth or f"the rule computes in {observation.limit}, whose noise hides second derivatives"
+    limit = max(observation.limit, observation.reference_limit, key=lambda name: tolerance.EPS[name])
+    if observation.truth is None or limit != "float64":
+        reason = observation.no_truth or f"rule or reference computes in {limit}, whose noise hides second derivatives"
         return [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
     if at_kink(observation):
         return [

@@ -9,7 +9,7 @@ import numpy as np
 from verify.observe import Observation
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
-from verify.tolerance import CANNOT_TELL, RELATIVE_64
+from verify.tolerance import CANNOT_TELL, EPS, NOISE_FACTOR, RELATIVE_64
 from verify.values import largest, wide
 
 ORDINARY = (1e-2, 1e2)  # magnitudes of inputs that are neither tiny nor huge
@@ -29,7 +29,8 @@ def _contradiction(observation: Observation) -> str:
     measured = observation.slopes[0]
     value, error = slope(measured)
     known, size = project(observation.truth["base"]["reference"], measured.direction)
-    bound = error + RELATIVE_64 * size
+    relative = RELATIVE_64 if observation.reference_limit == "float64" else NOISE_FACTOR * EPS[observation.reference_limit]
+    bound = error + relative * size
     if not np.isfinite(bound) or bound > CANNOT_TELL * max(size, abs(value)) or abs(known - value) <= bound:
         return ""
     return (

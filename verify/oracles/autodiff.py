@@ -24,6 +24,8 @@ from verify.tolerance import (
     CANNOT_TELL,
     EPS,
     FLOOR_ULPS,
+    LOW_ULPS,
+    SINGULAR_DRIFT,
     STEEPEST,
     abstain,
     noise_bound,
@@ -43,7 +45,7 @@ def gradient(observation: Observation, measured: Measured, rough: bool = False) 
         observation.found["around"] = look_around(observation, observation.diff, observation.cts["base"], wants, observation.sides, scales)
     dtype = coarsest(observation, measured)
     if dtype != "float64":
-        scales = [observation.natural(leaf, most=1.0) * _steepness(x) for leaf, x in enumerate(observation.diff)]
+        scales = [low_scale(observation, leaf) for leaf in range(len(observation.diff))]
     visible = [observation.visible(leaf) for leaf in range(len(observation.diff))]
     sound = all_finite(observation.truth["base"]["reference_out"])
     noise = measured.noise
@@ -130,6 +132,11 @@ def _settled(observation: Observation, estimate: Estimate, scales: Sequence[floa
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
+def low_scale(observation: Observation, leaf: int) -> np.ndarray:
+    """In low precision: the natural size of the gradient by each element."""
+    return observation.natural(leaf, most=1.0) * _steepness(observation.diff[leaf])
+
+
 def _steepness(x: np.ndarray) -> np.ndarray:
     """How much larger an element's gradient may be than the array's typical one: a small x next to large ones (1/x, x/|x|), up to a limit."""
     typical = rms(x)
@@ -183,11 +190,21 @@ def primal(observation: Observation, measured: Measured) -> Estimate:
     nothing = (
         FLOOR_ULPS * EPS["float64"] * inputs if dtype == "float64" else 0.0
     )  # a value that is 0 by cancellation is small beside the inputs
+    beside_1 = LOW_ULPS * EPS[dtype] * min(inputs, 1.0)  # log(1 - small) and log1p(-small): a 1 inside, which the value does not show
     errors = []
     for want, noise in zip(value, measured.out_noise, strict=True):
-        bound = noise_bound(want, noise, largest(want), dtype)
+        bound = noise_bound(want, noise, largest(want), dtype) + beside_1
         errors.append(abstain(want, np.where(np.abs(want) <= nothing, bound + nothing, bound), dtype, max(largest(want), inputs)))
     return Estimate(value=value, error=tuple(errors))
+
+
+def bounded_jump(observation: Observation, leaf: int) -> np.ndarray:
+    """Where the gradient jumps between finite one-sided limits: what is right there is anybody's choice, but NaN and infinity are none."""
+    assert observation.truth is not None
+    want, sides = observation.truth["base"]["reference"][leaf], sides_at(observation, leaf)
+    size = np.maximum(np.abs(sides.low), np.abs(sides.high))
+    settles = np.isfinite(want) & np.isfinite(size) & (sides.drift <= SINGULAR_DRIFT * size)  # the slope of a root at 0 grows without bound
+    return settles & sides.jumps & all_finite(observation.truth["base"]["reference_out"])
 
 
 def at_kink(observation: Observation) -> bool:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from verify.printable import clean
 from verify.records import Status
 from verify.report import figures
-from verify.report.words import NEXT, error_text
+from verify.report.words import NEXT, error_text, next_step
 
 GLYPHS = {
     "FAIL": "✕",
@@ -71,7 +71,7 @@ def _verdict(position: int, verdict: Mapping[str, Any], columns: Sequence[str]) 
         "cells": [worst[check] for check in columns],
         "bad": first,
         "more": len({f["check"] for f in bad} - {f["check"] for f in first}),
-        "next": NEXT.get(first[0]["check"], "") if first and status == "FAIL" else "",
+        "next": next_step(first[0]["check"], first[0]["message"]) if first and status == "FAIL" else "",
         "figures": figures.of(evidence),
         "evidence": evidence,
         "residuals": next((f["message"] for f in findings if f["check"] == "residuals" and f["status"] == "PASS"), ""),

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from verify.printable import clean
 from verify.records import Finding, Report, Status, Verdict
-from verify.report.words import NEXT, error_text, totals
+from verify.report.words import error_text, next_step, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
 
@@ -87,7 +87,7 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
     if verdict.diagnosis:
         rows.add_row("why", Text(clean(verdict.diagnosis), style="bold"))
     if first and verdict.status is Status.FAIL:
-        rows.add_row("next", Text(NEXT.get(first.check, "") + f" (verify explain {first.check})"))
+        rows.add_row("next", Text(next_step(first.check, first.message) + f" (verify explain {first.check})"))
     if verdict.location:
         rows.add_row("rule", Text(clean(verdict.location)))
     if verdict.smallest_case:

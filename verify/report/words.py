@@ -35,6 +35,14 @@ NEXT = {  # check -> what to do about a FAIL
 }
 
 
+PAIR = "make the forward rule return a pair: the value, in the primal's own structure, and the residuals"
+
+
+def next_step(check: str, message: str) -> str:
+    """What to do about a FAIL that says this."""
+    return PAIR if check == "structure" and "fwd rule" in message else NEXT.get(check, "")
+
+
 def totals(report: Report) -> str:
     """How many verdicts say what, the worst first: "1 FAIL, 15 PASS"."""
     counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
