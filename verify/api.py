@@ -141,20 +141,36 @@ def run(
         >>> bool(run(Spec(name="double", fn=double, args={"x": Arg(dims="n")}), cases=4))
         True
     """
-    return run_spec(as_spec(spec), cases, seed, checks, progress, profile=profile)
+    verdict = run_spec(as_spec(spec), cases, seed, checks, progress, profile=profile)
+    if not verdict.address or not isinstance(spec, Spec) or _installed(spec):
+        return verdict
+    return replace(
+        verdict, notes=(*verdict.notes, f'the command knows no {spec.name}: in Python, verify.replay("{verdict.address}", spec=...)')
+    )
 
 
-def replay(address: str, checks: Sequence[str] | None = None) -> Verdict:
+def _installed(spec: Spec) -> bool:
+    """Whether the command line finds the spec by its name."""
+    try:
+        resolve(spec.name)
+    except SpecError:
+        return False
+    return True
+
+
+def replay(address: str, checks: Sequence[str] | None = None, spec: Spec | None = None) -> Verdict:
     """Run one case again, bit for bit.
 
     Args:
         address: as a report prints it: "layer_norm/0/7" (name, seed, index), or with sizes: "layer_norm/0/7@D=3,batch=2x1".
+        checks: names of checks; all, if None.
+        spec: what the address is about, where its name is not installed and not `pkg.mod:attribute`: a Spec made in a script.
 
     Raises:
         SpecError: the address does not name a case.
     """
     name, seed, index, sizes = parse_address(address)
-    spec = resolve(name)
+    spec = spec or resolve(name)
     return run_cases(spec, list(draw(spec, seed, range(index, index + 1), sizes)), checks)
 
 

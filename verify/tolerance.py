@@ -63,6 +63,7 @@ SIDE_STEPS = (
 )  # how near the one-sided gradients are taken: no difference is formed, so nothing is lost, and no smooth floor (1e-6) is stepped over
 FAR_SIDE = 2.0**-14  # a derivative that is the limit of both sides is so there, too, up to its smoothness
 KINK_HALVES = 8  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
+SHARED_KINK = 8.0  # a kink of several elements: what some directions enclose, so many times over, holds every subgradient (a sum over n kinks, n up to 300)
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
 
 # Cotangents are multiples of 2^-CT_BITS up to 3: combinations of two are exact in the dtype, and a cotangent that is rounded to a coarser one shows.

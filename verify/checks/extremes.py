@@ -37,19 +37,29 @@ def judge(observation: Observation) -> list[Finding]:
                 compared += int(judged.sum())
                 wrong = judged & ~np.isfinite(got)
                 if wrong.any():
-                    failures.append(_failure(name, got, want, wrong, int(judged.sum()), factor, measured, address))
+                    jumps = ~np.isfinite(known.error[leaf])
+                    failures.append(_failure(name, got, want, wrong, jumps, int(judged.sum()), factor, measured, address))
     if not compared:
         return [Finding(check=NAME, status=Status.SKIP, message="the derivative is finite nowhere here", address=address)]
     return failures or [Finding(check=NAME, status=Status.PASS, comparisons=compared, address=address)]
 
 
 def _failure(
-    name: str, got: np.ndarray, want: np.ndarray, wrong: np.ndarray, judged: int, factor: float, measured: Measured, address: str
+    name: str,
+    got: np.ndarray,
+    want: np.ndarray,
+    wrong: np.ndarray,
+    jumps: np.ndarray,
+    judged: int,
+    factor: float,
+    measured: Measured,
+    address: str,
 ) -> Finding:
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     scaled = "" if factor == 1 else f" when the upstream cotangent is scaled by 2^{round(np.log2(factor))}"
+    there = "the derivatives to both sides are finite" if jumps[index] else f"the derivative is {want[index]:.6g}"
     message = (
-        f"the cotangent of {name} is {got[index]:.6g} at {name}{subscript(index)}{scaled}, where the derivative is {want[index]:.6g} "
+        f"the cotangent of {name} is {got[index]:.6g} at {name}{subscript(index)}{scaled}, where {there} "
         f"({int(wrong.sum())} of {judged} elements, {measured.dtype})"
     )
     return Finding(

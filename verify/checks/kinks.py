@@ -22,7 +22,7 @@ from verify.oracles.finite_difference import slope
 from verify.oracles.sides import jumps_along, sides_at
 from verify.records import Finding, Status
 from verify.slopes import slope_along
-from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64
+from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64, SHARED_KINK
 from verify.values import rms, wide
 
 CODE, NAME, TITLE = "V022", "kinks", "at kinks and ties the rule gives a subgradient"
@@ -52,10 +52,13 @@ def _between(observation: Observation, noise: list[np.ndarray]) -> Finding:
         jumps = sides.jumps & np.isfinite(known.error[leaf])
         if smooth is not None:
             jumps &= ~np.isfinite(smooth[leaf][1])
-        if not jumps.any():
+        around = observation.found["around"][leaf]
+        far = autodiff.bounded_jump(observation, leaf) & around.shared & ~np.isfinite(known.error[leaf])
+        far &= ~(np.abs(got - known.value[leaf]) <= SHARED_KINK * (around.high - around.low))
+        if not (jumps | far).any():
             continue
-        compared += int(jumps.sum())
-        wrong = jumps & ~(np.abs(got - known.value[leaf]) <= known.error[leaf])
+        compared += int((jumps | far).sum())
+        wrong = far | (jumps & ~(np.abs(got - known.value[leaf]) <= known.error[leaf]))
         if wrong.any():
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             message = (

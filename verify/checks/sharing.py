@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 
 from verify import transforms
-from verify.checks.transformed import judge_program, takes_turn, unjudged
+from verify.checks.transformed import Examples, judge_program, takes_turn, unjudged
 from verify.observe import Observation
 from verify.oracles.autodiff import gradient_at
 from verify.records import Estimate, Finding
@@ -41,10 +41,13 @@ def judge(observation: Observation) -> list[Finding]:
             part[second] = 0 * part[second]
         return Estimate(value=tuple(value), error=tuple(error))
 
-    names = observation.call.names
+    names, cts = observation.call.names, observation.cts["base"]
+    apart = Examples(
+        diff=diff, cts=cts, on=[False] * len(diff), ct_on=False, each=lambda rough: (gradient_at(observation, diff, cts, rough),)
+    )
     return judge_program(
         NAME, observation, f"with one array for {names[first]} and {names[second]},", lambda call: transforms.gradient_of_shared(call, first, second),
-        (diff, observation.rest, observation.cts["base"]), names, want, again=True,
+        (diff, observation.rest, observation.cts["base"]), names, want, again=True, some=apart,
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ def contradiction(observation: Observation) -> str:
 
 
 def _contradiction(observation: Observation) -> str:
+    if "finite-difference" in observation.spec.known_gaps:  # it is meant, and autodiff judges alone
+        return ""
     if observation.truth is None or not observation.slopes or not differences_tell(observation) or at_kink(observation):
         return ""
     measured = observation.slopes[0]
@@ -36,7 +38,7 @@ def _contradiction(observation: Observation) -> str:
     return (
         f"the oracles disagree (along a random direction, finite differences say {value:.10g} +- {bound:.2g}, autodiff of the reference "
         f"{known:.10g}): the reference's own derivative is not that of the function's values. Does it use stop_gradient, rounding, bits or a custom "
-        f"rule, or is this a kink? If it is meant (a straight-through estimator), say so in known_gaps, for finite-difference, taylor, adjoint and complex-step: then autodiff judges alone"
+        f"rule, or is this a kink? If it is meant (a straight-through estimator), say so in known_gaps, for finite-difference, taylor, adjoint, complex-step and second-order: then autodiff judges alone"
     )
 
 

@@ -38,9 +38,14 @@ NEXT = {  # check -> what to do about a FAIL
 PAIR = "make the forward rule return a pair: the value, in the primal's own structure, and the residuals"
 
 
+RAISES = "mend what raises: the forward rule gets the primal's arguments; the backward gets the static ones, the residuals and the upstream cotangent"
+
+
 def next_step(check: str, message: str) -> str:
     """What to do about a FAIL that says this."""
-    return PAIR if check == "structure" and "fwd rule" in message else NEXT.get(check, "")
+    if check == "structure" and "fwd rule" in message:
+        return PAIR
+    return RAISES if check == "structure" and "the rule raises" in message else NEXT.get(check, "")
 
 
 def totals(report: Report) -> str:
