@@ -76,8 +76,8 @@ def draw_values(
             values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)
             declared = np.array([*arg.special, *kinks][: values.size])
             values = np.concatenate([declared, values.reshape(-1)[declared.size :]]).reshape(shape)
-        if inside and rng.integers(3) == 0:
-            values = 0.0 * values
+        if inside:
+            values = np.where(rng.integers(3) == 0, 0.0, values)  # nothing but zeros, now and then
     return _inside(round_to(values, dtype), arg, dtype)
 
 
