@@ -92,10 +92,56 @@ def counted_in(dtype):
     return backward
 
 
+def distance(x, y):
+    return jnp.abs(x - y)
+
+
+def distance_forward(x, y):
+    return distance(x, y), x - y
+
+
+def sign_as(sign):
+    def backward(gap, ct):
+        by_x = (ct * sign(gap)).astype(gap.dtype)
+        return by_x, -by_x
+
+    return backward
+
+
+def far_at_a_tie(gap):
+    return jnp.where(gap == 0, 100, jnp.sign(gap))
+
+
+def clipped(x):
+    """x, or of a longer x what has length 1."""
+    length = jnp.sqrt(jnp.where((x == 0).all(), 1, (x * x).sum()))
+    return jnp.where(length > 1, x / length, x)
+
+
+def clipped_backward(x, ct):
+    square = jnp.where((x == 0).all(), 1, (x * x).sum())
+    length = jnp.sqrt(square)
+    return (jnp.where(length > 1, (ct - x * (x * ct).sum() / square) / length, ct),)
+
+
+def clipped_from_zero(x, ct):
+    """min(1, 1 / length), differentiated as a product: 0 * inf where all of x is 0."""
+    length = jnp.sqrt((x * x).sum())
+    scale = jnp.minimum(1, 1 / length)
+    slope = jnp.where(length > 1, -1, 0) * (x * ct).sum() / length**3
+    return (scale * ct + slope * x,)
+
+
+PAIR = {"x": Arg(dims="n"), "y": Arg(dims="n")}
 ENTRIES = (
     entry("tie-of-a-quotient", "special value", mean_exponential, mean_exponential_forward, between(1.0), between(0.5),
-          {"x": Arg(dims="n"), "y": Arg(dims="n")}, "gradient", dtypes=("float32",), trigger=True),
+          PAIR, "gradient", dtypes=("float32",), trigger=True),
     entry("flat-at-0-of-a-quotient", "special value", lift, lambda x: (lift(x), x), lifted(0.0), lifted(0.5), argument(), "gradient", trigger=True),
+    entry("nan-at-a-tie", "special value", distance, distance_forward, sign_as(lambda gap: gap / jnp.abs(gap)), sign_as(jnp.sign), PAIR, "extremes",
+          trigger=True),
+    entry("far-at-a-tie", "special value", distance, distance_forward, sign_as(far_at_a_tie), sign_as(jnp.sign), PAIR, "kinks", trigger=True),
+    entry("nan-where-all-is-0", "special value", clipped, lambda x: (clipped(x), x), clipped_from_zero, clipped_backward, argument("n d"), ("extremes", "gradient"),
+          sizes={"n": (1, 8), "d": (1, 8)}, dtypes=("float32",), trigger=True),
     entry("equal-eigenvalues", "special value", cube, cube_forward, without_equal_eigenvalues, cube_backward, argument("d d"), "gradient",
           sizes={"d": (1, 8)}, dtypes=(), trigger=True),
     entry("count-in-own-dtype", "precision", mean, mean_forward, counted_in(None), counted_in("float32"), argument(), "precision",

@@ -252,6 +252,30 @@ def score_forward(scores):
     return logsumexp(ahead[-1]), (scores, ahead, logsumexp(ahead[-1]))
 
 
+def log_of_complement(x):
+    """log(1 - exp(-x)): near 0 by expm1, and far from it by log1p, where the textbook's formula rounds 1 - exp(-x)."""
+    return jnp.where(x < 0.7, jnp.log(-jnp.expm1(-x)), jnp.log1p(-jnp.exp(-x)))
+
+
+def reflected(v, x):
+    """x reflected at the planes that the rows of v are normal to, one after the other (a product of Householder matrices)."""
+    for row in v:
+        x = x - 2 * row * (row @ x) / (row @ row)
+    return x
+
+
+def reflected_backward(residuals, ct):
+    """The reflections are their own inverses, so the states need not be kept."""
+    v, x = residuals
+    cotangents = []
+    for row in v[::-1]:
+        x = x - 2 * row * (row @ x) / (row @ row)
+        along, across, square = row @ x, row @ ct, row @ row
+        cotangents.append(-2 * (along * ct + across * x) / square + 4 * along * across * row / square**2)
+        ct = ct - 2 * row * across / square
+    return jnp.stack(cotangents[::-1]), ct
+
+
 NARROW = {"q": Arg(dims="n d"), "k": Arg(dims="m d"), "v": Arg(dims="m e")}
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
@@ -280,5 +304,10 @@ RIGHT = (
     right("recomputed-softmax", rule(attend, flash_forward, recomputed_backward), NARROW, sizes={"d": (1, 1), "n": (1, 9), "m": (2, 9), "e": (1, 4)}),
     right("marginals-in-logarithms", rule(score_of_all_paths, score_forward, marginals), argument("t k k"), sizes={"t": (1, 40), "k": (1, 8)},
           dtypes=("float32",)),
+    right("complement-of-an-exponential", of_slope(log_of_complement, lambda x: 1 / jnp.expm1(x)), argument("n", low=0.0, high=20.0),
+          reference=lambda x: jnp.log(1 - jnp.exp(-x)), dtypes=("float32",)),
+    right("reflections", rule(reflected, lambda v, x: (reflected(v, x), (v, reflected(v, x))), reflected_backward),
+          {"v": Arg(dims="k n"), "x": Arg(dims="n")}, sizes={"k": (1, 4), "n": (1, 6)}, dtypes=("float32",)),
+    right("key-that-nobody-reads", rule(lambda x, key: x + x, lambda x, key: (x + x, None), lambda _, ct: (2 * ct, None)), {"x": Arg(dims="n"), "key": Arg(dtype="key")}),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip

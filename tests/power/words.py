@@ -29,6 +29,9 @@ WORDS: dict[str, tuple[str, ...]] = {
     "only-128-lanes": ("of w: it is wrong only from index 128 of axis 1 on",),
     # cancelling_rules
     "tie-of-a-quotient": ("exactly where x equals y, and 2 times the right one there", "exactly where x equals y, and 0 there"),
+    "nan-at-a-tie": ("where the derivatives to both sides are finite",),
+    "far-at-a-tie": ("at a kink the cotangent of x is",),
+    "nan-where-all-is-0": ("exactly where x is 0, and not finite there",),
     "flat-at-0-of-a-quotient": ("exactly where x is 0, and 0 there",),
     "equal-eigenvalues": ("only where x is 0",),
     "count-in-own-dtype": ("in every element alike", "a count or a mean that was summed in bfloat16"),

@@ -63,11 +63,11 @@ def _between(observation: Observation, noise: list[np.ndarray]) -> Finding:
             index = tuple(int(i) for i in np.argwhere(wrong)[0])
             message = (
                 f"at a kink the cotangent of {name} is {got[index]:.6g} at {name}{subscript(index)} = {observation.diff[leaf][index]:.6g}, not between the "
-                f"one-sided derivatives {sides.low[index]:.6g} and {sides.high[index]:.6g} ({int(wrong.sum())} of {int(jumps.sum())} elements at kinks)"
+                f"one-sided derivatives {sides.low[index]:.6g} and {sides.high[index]:.6g} ({int(wrong.sum())} of {int((jumps | far).sum())} elements at kinks)"
             )
             return Finding(
                 check=NAME, status=Status.FAIL, message=message, argument=name, index=index, got=float(got[index]), want=float(known.value[leaf][index]),
-                bound=float(known.error[leaf][index]), wrong=int(wrong.sum()), comparisons=int(jumps.sum()), dtype="float64", address=address,
+                bound=float(known.error[leaf][index]), wrong=int(wrong.sum()), comparisons=int((jumps | far).sum()), dtype="float64", address=address,
             )  # fmt: skip
         convention = convention or _convention(observation, leaf, got, jumps)
     status = Status.PASS if compared else Status.SKIP

@@ -44,7 +44,7 @@ def judge(observation: Observation) -> list[Finding]:
 def _judge(observation: Observation, measured: Measured) -> list[Finding]:
     base, address = measured.runs["base"], observation.case.address
     if observation.truth is not None:
-        value = _attainable(measured, autodiff.primal(observation, measured))
+        value = _attainable(observation, measured, autodiff.primal(observation, measured))
     else:
         plain = tuple(wide(out) for out in base["primal"])
         error = tuple(noise_bound(out, 0 * out, largest(out), autodiff.coarsest(observation, measured)) for out in plain)
@@ -64,13 +64,17 @@ def _judge(observation: Observation, measured: Measured) -> list[Finding]:
     )
 
 
-def _attainable(measured: Measured, value: Estimate) -> Estimate:
-    """Infinities are asked for in low precision only where the reference itself gives them there: a difference of what overflows is NaN."""
-    if not measured.autodiff:
-        return value
-    plain = measured.autodiff["base"]["reference_out"]
-    beyond = [np.isinf(want) & (wide(out) != want) for out, want in zip(plain, value.value, strict=True)]
-    return replace(value, value=tuple(np.where(lost, np.nan, want) for lost, want in zip(beyond, value.value, strict=True)))
+def _attainable(observation: Observation, measured: Measured, value: Estimate) -> Estimate:
+    """Infinities are asked for only where the reference itself gives them in this precision (a difference of what overflows is NaN), and of tiny and huge
+    inputs not of a function that is finite: its formula may be better than one that overflows."""
+    base = measured.runs["base"]
+    plain = measured.autodiff["base"]["reference_out"] if measured.autodiff else value.value
+    extreme = observation.case.style in ("tiny", "huge")
+    kept = []
+    for want, reference, *own in zip(value.value, plain, base["primal"], base["out"], strict=True):
+        better = extreme & np.all([np.isfinite(wide(out)) for out in own], axis=0)
+        kept.append(np.where(np.isinf(want) & ((wide(reference) != want) | better), np.nan, want))
+    return replace(value, value=tuple(kept))
 
 
 def _settled(observation: Observation, value: Estimate) -> bool:

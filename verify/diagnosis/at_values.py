@@ -66,15 +66,15 @@ def _separating(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray
     """Conditions in words, with the elements of each case in which they hold, if luck alone hardly makes them separate wrong from right."""
     overflow = not any(np.isfinite(e.got[leaf][w]).any() for e, w in zip(cases, wrong, strict=True))
     aligned = [dict(_aligned(e, leaf)) for e in cases]
+    arguments = [name for name in cases[0].names if all(name in arrays for arrays in aligned)]
+    for a, b in itertools.combinations(arguments, 2):
+        yield f"{a} equals {b}", [arrays[a] == arrays[b] for arrays in aligned]
     for name in [name for name in aligned[0] if all(name in arrays for arrays in aligned)]:
         values = [arrays[name] for arrays in aligned]
         for words, holds, luck in _conditions(values, wrong):
             limit = CHANCE if overflow or not words.startswith(THRESHOLD) else SURE * all(v.ndim < MATRIX for v in values)
             if luck < limit or words == "is 0":
                 yield f"{name} {words}", [holds(v) for v in values]
-    arguments = [name for name in cases[0].names if all(name in arrays for arrays in aligned)]
-    for a, b in itertools.combinations(arguments, 2):
-        yield f"{a} equals {b}", [arrays[a] == arrays[b] for arrays in aligned]
     rows = sum(_rows(w).size for w in wrong)
     clauses = [dict(_clauses(e, leaf)) for e in cases]
     for words in [words for words in clauses[0] if rows >= FEW_ROWS and all(words in arrays for arrays in clauses)]:

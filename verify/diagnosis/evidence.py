@@ -84,11 +84,11 @@ def gather(spec: Spec, case: Case) -> Evidence | None:
         return None
     measured = observation.measured[0]
     estimate = autodiff.gradient(observation, measured)
-    want, known = (
-        list(estimate.value),
-        [np.isfinite(error) | ~np.isfinite(value) for value, error in zip(estimate.value, estimate.error, strict=True)],
-    )
-    got = [wide(value) for value in measured.runs["base"]["rule"]]
+    want, got = list(estimate.value), [wide(value) for value in measured.runs["base"]["rule"]]
+    known = [np.isfinite(error) | ~np.isfinite(value) for value, error in zip(estimate.value, estimate.error, strict=True)]
+    known = [
+        seen | (~np.isfinite(g) & autodiff.bounded_jump(observation, leaf)) for leaf, (seen, g) in enumerate(zip(known, got, strict=True))
+    ]
     dtype = max(measured.dtypes, key=lambda name: EPS[name])
     loose = float(noise_bound(np.ones(()), np.zeros(()), 1.0, dtype))
     bounds = [noise_bound(w, n, observation.scale(leaf), dtype) for leaf, (w, n) in enumerate(zip(want, measured.noise, strict=True))]
