@@ -51,7 +51,8 @@ SHARED = 8  # elements from which on a factor that they share is no accident of 
 SHARED_ULPS = 16.0  # in 16 bits: by how much a common factor may be off
 SHARED_REST = 4.0  # and it must stand out of what it leaves over by this much
 # float32: a rule that recomputes exp(score - output) is off by eps times the larger of them, which is allowed for up to this size, or at extreme inputs the other.
-RECOMPUTED, RECOMPUTED_EXTREME = 2.0**6, 2.0**12
+RECOMPUTED = 2.0**6
+RECOMPUTED_EXTREME = 2.0**12
 UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, far below any gradient of interest
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
@@ -81,7 +82,8 @@ NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number mu
 FIRST_STEP = 2.0**-5
 STEP_RATIO = 8.0
 STEPS = 5
-LONG_RATIO, LONG_STEPS = 4.0, 4  # where a formula cancels near the inputs: down to 5e-4, and never near
+LONG_RATIO = 4.0  # where a formula cancels near the inputs: longer steps, down to 5e-4
+LONG_STEPS = 4
 SLOPE_FACTOR = 4.0  # the extrapolation's own error estimate is an estimate: allow four times it
 SLOPE_NOISE_ULPS = 8.0
 TAYLOR_ABOVE_NOISE = 64.0  # a remainder must stand out of rounding by this factor before its order means anything

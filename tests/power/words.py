@@ -120,7 +120,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "max-pool-both-of-a-tie": ("The shares of tied entries must sum to one",),
     "stride-ignored": ("failing cases have stride=2",),
     "dilation-ignored": ("of k: it is wrong only from index 1", "failing cases have dilation=2"),
-    "even-kernel-shifted": ("only when m is a multiple of 2",),
+    "even-kernel-shifted": ("it is the right one shifted by one along axis 0",),
     # matrix_rules
     "gradient-cut-at-16": ("only the first 16 of", "only when T >= 17"),
     "inverse-not-transposed": ("as if a were a^T",),
