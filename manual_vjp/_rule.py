@@ -1,5 +1,7 @@
 """What every backward pass needs: the dtype to compute in, and a cotangent put back into the space of its primal."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,6 +15,17 @@ def dtypes(*arrays: Array | None) -> tuple[jnp.dtype, jnp.dtype]:
     """
     result = jnp.result_type(*(a for a in arrays if a is not None))
     return result, (jnp.dtype("float32") if jnp.finfo(result).bits < 32 else result)
+
+
+def times_transpose(y: Array, w: Array, compute: jnp.dtype) -> Array:
+    """y w^T, computed in the dtype `compute`.
+
+    JAX 0.7 refuses it on CPUs with bfloat16 units when y has more than two axes ("Unsupported element type for DotThunk"): there its rows are laid end to end.
+    """
+    if y.ndim > 2 and jax.__version_info__ < (0, 8):
+        rows = jnp.matmul(y.reshape(math.prod(y.shape[:-1]), y.shape[-1]), w.T, preferred_element_type=compute)
+        return rows.reshape(*y.shape[:-1], w.shape[0])
+    return jnp.matmul(y, w.T, preferred_element_type=compute)
 
 
 def match(ct: Array, primal: Array) -> Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._rule import dtypes, match, require_floating, require_shape
+from manual_vjp._rule import dtypes, match, require_floating, require_shape, times_transpose
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array, Array | None]  # x, w, b
@@ -71,7 +71,7 @@ def _backward(residuals: Residuals, y_ct: Array) -> tuple[Array, Array, Array | 
     x, w, b = residuals
     result, compute = dtypes(x, w, b)
     rows = tuple(range(y_ct.ndim - 1))
-    x_ct = jnp.matmul(y_ct, w.astype(result).T, preferred_element_type=compute)
+    x_ct = times_transpose(y_ct, w.astype(result), compute)
     w_ct = jnp.tensordot(x.astype(result), y_ct, axes=(rows, rows), preferred_element_type=compute)
     b_ct = None if b is None else match(y_ct.astype(compute), b)
     return match(x_ct, x), match(w_ct, w), b_ct

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._rule import dtypes, match, require_floating, require_shape
+from manual_vjp._rule import dtypes, match, require_floating, require_shape, times_transpose
 from verify.spec import Arg, Spec
 
 Residuals = tuple[Array, Array, Array, Array | None, Array | None]  # x, u, v, h, b
@@ -81,7 +81,7 @@ def _hidden(x: Array, u: Array, result: jnp.dtype, compute: jnp.dtype) -> Array:
 def _forward(x: Array, u: Array, v: Array, b: Array | None, keep: bool) -> tuple[Array, Residuals]:
     result, compute = dtypes(x, u, v, b)
     h = _hidden(x, u, result, compute)
-    y = jnp.matmul(h, v.astype(result).T, preferred_element_type=compute)
+    y = times_transpose(h, v.astype(result), compute)
     y = y if b is None else y + b.astype(compute)
     return y.astype(result), (x, u, v, h if keep else None, b)
 
@@ -96,7 +96,7 @@ def _backward(keep: bool, residuals: Residuals, y_ct: Array) -> tuple[Array, Arr
     rows = tuple(range(y_ct.ndim - 1))
     product = ft.partial(jnp.tensordot, preferred_element_type=compute)
     h_ct = jnp.matmul(y_ct, v.astype(result), preferred_element_type=compute).astype(result)
-    x_ct = jnp.matmul(h_ct, u.astype(result).T, preferred_element_type=compute)
+    x_ct = times_transpose(h_ct, u.astype(result), compute)
     u_ct = product(x.astype(result), h_ct, axes=(rows, rows))
     v_ct = product(y_ct, h, axes=(rows, rows))
     b_ct = None if b is None else match(y_ct.astype(compute), b)
