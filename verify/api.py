@@ -152,10 +152,9 @@ def run(
 def _installed(spec: Spec) -> bool:
     """Whether the command line finds the spec by its name."""
     try:
-        resolve(spec.name)
+        return resolve(spec.name) is spec
     except SpecError:
         return False
-    return True
 
 
 def replay(address: str, checks: Sequence[str] | None = None, spec: Spec | None = None) -> Verdict:

@@ -15,6 +15,7 @@ import numpy as np
 from verify import checks as all_checks
 from verify import diagnosis, merging
 from verify.cases import SHAPE_CASES, Case, draw, elements
+from verify.checks import purity
 from verify.checks.structure import user_line
 from verify.evidence import evidence
 from verify.merging import NOTHING_COMPARED
@@ -204,6 +205,10 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
     smallest = {check: min(cases, key=elements) for check, cases in failing.items() if cases}
     chance = [check for check in smallest if check.NAME == "repeatability"]  # what differs from call to call fails other checks, too
     responsible = next(itertools.chain(chance, (check for check, case in smallest.items() if fails(case, check))), None)
+    if responsible is not next(iter(smallest)) and not chance and purity not in smallest:
+        alone = _judged_alone(spec, judged, purity)
+        if any(purity.NAME in _failing_checks(result) for result in alone):
+            return _explain(spec, _merge(spec.name, alone, stopped=bool(verdict.notes)), alone, selected)
     if responsible is None:
         return replace(verdict, address=next(iter(smallest.values())).address, diagnosis=BY_CHANCE)
     case = smallest[responsible]
@@ -227,6 +232,17 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
         verdict, diagnosis=sentence, address=case.address, smallest_case=case.describe(), evidence=seen,
         findings=_put_first(verdict.findings, shown) if shown else verdict.findings,
     )  # fmt: skip
+
+
+def _judged_alone(spec: Spec, judged: Sequence[Judged], check: ModuleType) -> list[Judged]:
+    """The results, and those of one check anew, as no other case runs now: what a rule keeps between calls may have been overwritten by another thread's."""
+
+    def again(result: Judged) -> Judged:
+        others = tuple(finding for finding in result.findings if finding.check != check.NAME)
+        ran = len(others) < len(result.findings)
+        return replace(result, findings=(*others, *judge(spec, result.case, [check]).findings)) if ran else result
+
+    return [again(result) for result in judged]
 
 
 def _put_first(findings: Sequence[Finding], shown: Finding) -> tuple[Finding, ...]:

@@ -40,11 +40,8 @@ NEARLY_0 = 1e-10  # values below it are moved by ulps of their own: they stay on
 LOW_FACTOR = {"float32": 16.0, "bfloat16": 4.0, "float16": 4.0}
 LOW_ILL = 0.25  # in low precision: an element whose noise is this part of the array's largest is ill-determined by itself
 LOW_ULPS = 4.0
-LOW_FLOOR_ULPS = {
-    "float32": 16.0,
-    "bfloat16": 4.0,
-    "float16": 4.0,
-}  # a zero that is the difference of two terms, each the product of two rounded factors
+# A zero that is the difference of two terms, each the product of two rounded factors.
+LOW_FLOOR_ULPS = {"float32": 16.0, "bfloat16": 4.0, "float16": 4.0}
 STEEPEST = 16.0  # in low precision: an element so many times smaller than its array may have a gradient so many times larger
 TINY_ULPS = 4.0
 SHARED = 8  # elements from which on a factor that they share is no accident of rounding
@@ -84,6 +81,8 @@ STEP_RATIO = 8.0
 STEPS = 5
 LONG_RATIO = 4.0  # where a formula cancels near the inputs: longer steps, down to 5e-4
 LONG_STEPS = 4
+DOUBTED = 16  # so many doubtful elements are differenced by such steps; where there are more, nobody knows
+NEAR_0 = 2.0**-10  # elements below it may lie where a formula cancels around 0
 SLOPE_FACTOR = 4.0  # the extrapolation's own error estimate is an estimate: allow four times it
 SLOPE_NOISE_ULPS = 8.0
 TAYLOR_ABOVE_NOISE = 64.0  # a remainder must stand out of rounding by this factor before its order means anything

@@ -39,11 +39,11 @@ def campaign(*names, **more):
     )
 
 
-def ran(config, place, path):
+def ran(config, place, path, show=lambda progress: None):
     with Journal(path, write=True) as journal:
         prepared = prepare(config, place)
         units = left(plan(config), journal.rows()[0], prepared)
-        run(units, config, prepared, place, journal, Progress(total=len(units)))
+        run(units, config, prepared, place, journal, Progress(total=len(units)), show)
     return content(path)
 
 
@@ -124,11 +124,12 @@ def _environment():
 
 
 def test_workers_killed_at_random_cost_time_and_no_verdict(tmp_path, inline):
-    config, stop, rng = campaign("RIGHT", cases=96), threading.Event(), random.Random(0)
+    config, begun, stop, rng = campaign("RIGHT", cases=96), threading.Event(), threading.Event(), random.Random(0)
     killed = []
 
     def kill():
-        while not stop.wait(rng.uniform(1.0, 3.0)):
+        begun.wait()  # the first worker dies in any case, however fast the machine
+        while not stop.wait(rng.uniform(1.0, 3.0) if killed else 0.0):
             for worker in list(contained._all):
                 if worker._process.poll() is None:
                     killed.append(worker._process.pid)
@@ -140,9 +141,10 @@ def test_workers_killed_at_random_cost_time_and_no_verdict(tmp_path, inline):
     killer.start()
     try:
         with open_place("processes", 1) as place:
-            rows = ran(config, place, tmp_path / "j.db")
+            rows = ran(config, place, tmp_path / "j.db", lambda _: begun.set())
     finally:
         stop.set()
+        begun.set()
         killer.join()
     assert killed and len(rows) == len(plan(config))
     for unit, (digest, attempts, verdict) in rows.items():

@@ -1,6 +1,7 @@
 """State that a rule keeps or changes is found; a rule that only computes is not accused, however it is written."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ import verify
 from verify import Arg, Spec
 from verify.cases import draw
 from verify.checks import select
-from verify.records import Status
-from verify.runner import judge
+from verify.records import Finding, Status
+from verify.runner import BY_CHANCE, judge, run_spec
 
 VECTOR = {"x": Arg(dims="n")}
 
@@ -74,6 +75,23 @@ def test_of_a_rule_with_state_the_report_tells_what_the_address_shows_again():
     verdict = verify.run(Spec(name="mean", fn=MEAN_OF_LAST_SIZE, args=VECTOR))
     assert "what the last call left behind" in str(verdict).split("next")[0]
     assert verdict.findings[0].check == "purity" and verdict.address == verdict.findings[0].address
+
+
+def test_state_that_another_thread_has_overwritten_is_looked_for_again_alone():
+    """As threads may have it: one case fails by what another has left behind, and the check that knows the cause was disturbed itself."""
+
+    def judges(spec, cases, selected):
+        for case in cases:
+            result = judge(spec, case, selected)
+            kept = tuple(finding for finding in result.findings if finding.check != "purity")
+            undisturbed = tuple(Finding(check="purity", status=Status.PASS, address=case.address) for _ in result.findings[len(kept) :])
+            stale = (Finding(check="structure", status=Status.FAIL, message="stale", address=case.address),) if case.index == 3 else ()
+            yield replace(result, findings=(*kept, *undisturbed, *stale))
+
+    for function, told in ((MEAN_OF_LAST_SIZE, "what the last call left behind"), (MEAN, BY_CHANCE)):
+        verdict = run_spec(Spec(name="mean", fn=function, args=VECTOR), cases=8, judges=judges)
+        said = " ".join([verdict.findings[0].message, verdict.diagnosis])
+        assert verdict.status is Status.FAIL and told in said, said
 
 
 def test_a_residual_in_a_global():

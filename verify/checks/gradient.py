@@ -39,6 +39,7 @@ def judge(observation: Observation) -> list[Finding]:
     findings = compared(rough=False)
     if any(finding.status is Status.FAIL for finding in findings):
         findings = compared(rough=True)
-    if not autodiff.at_kink(observation):
+    unclear = any(finding.status is Status.INCONCLUSIVE for finding in findings)
+    if not (unclear and autodiff.at_kink(observation)):
         return findings
     return [replace(finding, status=Status.SKIP) if finding.status is Status.INCONCLUSIVE else finding for finding in findings]

@@ -7,6 +7,7 @@ Python runs anew.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -33,21 +34,24 @@ def judge(observation: Observation) -> list[Finding]:
     first, second = pairs[observation.case.index // EVERY % len(pairs)]
     diff = [observation.diff[first] if leaf == second else x for leaf, x in enumerate(observation.diff)]
 
+    names, cts = observation.call.names, observation.cts["base"]
+
+    @functools.cache
+    def each(rough: bool) -> tuple[Estimate]:
+        return (gradient_at(observation, diff, cts, rough),)
+
     def want(rough: bool) -> Estimate:
-        apart = gradient_at(observation, diff, observation.cts["base"], rough)
+        (apart,) = each(rough)
         value, error = list(apart.value), list(apart.error)
         for part in (value, error):
             part[first] = part[first] + part[second]
             part[second] = 0 * part[second]
         return Estimate(value=tuple(value), error=tuple(error))
 
-    names, cts = observation.call.names, observation.cts["base"]
-    apart = Examples(
-        diff=diff, cts=cts, on=[False] * len(diff), ct_on=False, each=lambda rough: (gradient_at(observation, diff, cts, rough),)
-    )
+    apart = Examples(diff=diff, cts=cts, on=[False] * len(diff), ct_on=False, each=each)
     return judge_program(
         NAME, observation, f"with one array for {names[first]} and {names[second]},", lambda call: transforms.gradient_of_shared(call, first, second),
-        (diff, observation.rest, observation.cts["base"]), names, want, again=True, some=apart,
+        (diff, observation.rest, cts), names, want, again=True, some=apart,
     )  # fmt: skip
 
 

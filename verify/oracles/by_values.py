@@ -16,11 +16,9 @@ from verify.cases import Case
 from verify.engine import Program
 from verify.oracles.finite_difference import slope
 from verify.slopes import direction_through, slope_along
-from verify.tolerance import CANNOT_TELL, EPS, FIRST_STEP, LONG_RATIO, LONG_STEPS
+from verify.tolerance import CANNOT_TELL, DOUBTED, EPS, FIRST_STEP, LONG_RATIO, LONG_STEPS, NEAR_0
 
-ELEMENTS = 16  # so many are differenced; where more are in doubt, nobody knows
 DIRECTIONS = 2
-NEAR_0 = 2.0**-10
 STEPS = FIRST_STEP * LONG_RATIO ** -np.arange(LONG_STEPS)
 
 
@@ -29,7 +27,7 @@ def partials(
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:  # fmt: skip
     """The derivative by each doubted element and a bound on its error, per leaf (`wants` and 0 elsewhere); None where the values do not tell."""
     chosen = [(leaf, tuple(index)) for leaf, doubt in enumerate(doubted) for index in np.argwhere(doubt)]
-    if not 0 < len(chosen) <= ELEMENTS:
+    if not 0 < len(chosen) <= DOUBTED:
         return None
     center = program(diff, rest, cts)["reference_out"]
 

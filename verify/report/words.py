@@ -36,8 +36,6 @@ NEXT = {  # check -> what to do about a FAIL
 
 
 PAIR = "make the forward rule return a pair: the value, in the primal's own structure, and the residuals"
-
-
 RAISES = "mend what raises: the forward rule gets the primal's arguments; the backward gets the static ones, the residuals and the upstream cotangent"
 
 
