@@ -118,10 +118,10 @@ def test_every_operation_check_and_public_name_has_its_place() -> None:
     from verify.checks import ALL
 
     made = pages_from_code()
-    operations, checks = made.operations(), made.checks()
+    formulas, checks = made.formulas(), made.checks()
     for name in NAMES:
-        text = operations[operations.index(f"## {name}\n") :].split("\n## ")[0]
-        for section in ("Source:", "Forward", "Derivation", "Backward", "Validity", "Residuals"):
+        text = formulas[formulas.index(f"## {name}\n") :].split("\n## ")[0]
+        for section in ("Source:", "Forward", "Derivation", "Backward", "Validity", "Residuals", "Cost"):
             assert re.search(rf"^{section}", text, re.M), f"{name} has no {section}"
     assert all(f"## {check.CODE} {check.NAME}" in checks for check in ALL)
     assert set(NAMES) <= set(made.public(manual_vjp)) == set(re.findall(r"as (\w+)\n", (ROOT / "manual_vjp" / "__init__.py").read_text()))

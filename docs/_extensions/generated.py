@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parents[1]
 TO = HERE / "generated"
-SECTION = re.compile(r"^(Source|Forward|Derivation|Backward|Validity|Residuals)\b", re.M)
+SECTION = re.compile(r"^(Source|Forward|Derivation|Backward|Validity|Residuals|Cost)\b", re.M)
 
 
 def parts(docstring: str) -> tuple[str, list[str]]:
@@ -24,7 +24,9 @@ def parts(docstring: str) -> tuple[str, list[str]]:
     return text[: starts[0].start()].strip(), [text[m.start() : end].rstrip() for m, end in zip(starts, ends, strict=True)]
 
 
-def operations() -> str:
+def formulas() -> str:
+    import costs
+
     from manual_vjp.catalog import SPECS
     from verify.spec import Arg
 
@@ -34,19 +36,17 @@ def operations() -> str:
 
     from verify.signature import arguments
 
-    page = [
-        "# Operations",
-        f"{len(SPECS)} operations, each with its forward, its cotangents and what it keeps for the backward, as its file derives them. "
-        "`<A, B>` is the sum of all entries of A * B; `x_ct` is the cotangent of x: the gradient of a scalar loss with respect to x. "
-        "`verify explain NAME` shows the same with numbers.",
-    ]
+    table = ["| operation | products, forward | backward | functions, forward | backward | |\n|---|---|---|---|---|---|"]
+    page = []
     for name, spec in SPECS.items():
         module = import_module(spec.fn.__module__)
         summary, sections = parts(module.__doc__ or "")
+        *terms, remark = costs.of(module.__doc__ or "")
+        table.append(f"| [{name}](#{name}-derivation) | {' | '.join('' if term == 'none' else term for term in terms)} | {remark} |")
         page += [f"({name}-derivation)=\n## {name}", f"{summary} API: {{py:func}}`manual_vjp.{name}`."]
         page += ["| argument | shape and dtype |\n|---|---|\n" + "\n".join(f"| `{k}` | {shape(a)} |" for k, a in arguments(spec).items())]
         page += ["```{code-block} text\n:class: derivation\n\n" + "\n\n".join(sections) + "\n```"]
-    return "\n\n".join(page) + "\n"
+    return "\n\n".join(["\n".join(table), *page]) + "\n"
 
 
 def checks() -> str:
@@ -142,7 +142,7 @@ def write(app=None) -> None:
     shutil.rmtree(TO, ignore_errors=True)
     extra.mkdir(parents=True)
     pages = {
-        "operations.md": operations(),
+        "formulas.txt": formulas(),
         "checks.md": checks(),
         "constants.txt": constants(),
         "tolerance.txt": tolerance_text(),

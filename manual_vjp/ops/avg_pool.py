@@ -11,6 +11,8 @@ Backward, with y_ct given, summed over those k for which p = (i + l - k) / s is 
 Validity: everywhere; linear, so no kinks. Where a window holds padding alone, y = 0, also where N would be 0 (flax has NaN there). 16-bit inputs
     compute in float32.
 Residuals: none.
+Cost, forward, backward:  products none, none     elementary functions none, none
+    one addition for each element of each window.
 """
 
 import functools as ft

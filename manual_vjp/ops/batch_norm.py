@@ -15,6 +15,8 @@ Backward, with y_ct given; sums run over the batch:
 Validity: no kinks; every eps > 0 (eps = 0 where no channel is constant). The variance is taken in two passes, after the mean is removed.
     16-bit inputs compute in float32.
 Residuals: x, which the caller holds, mean and rstd, two numbers a channel, and scale (autodiff keeps an array and more of x's size).
+Cost, forward, backward:  products none, none     elementary functions C, none
+    for C channels; a few passes over x, each of 2 to 4 operations an element.
 """
 
 import functools as ft

@@ -28,6 +28,8 @@ Validity: everywhere; linear in each argument, so no kinks. Padding may exceed t
     An ordinary batch dimension, split over devices, is right.
 Residuals: x and w, which the caller holds anyway, so no memory of their own; b (O numbers) only for its dtype and devices. Of X, the rows of a few
     examples at a time are in memory, on CPU, and nothing elsewhere.
+Cost, forward, backward:  products 2 N P K C O, 4 N P K C O     elementary functions none, none
+    for N examples, P places of the output, K of the kernel, C channels of one group and O outputs of all.
 """
 
 import functools as ft

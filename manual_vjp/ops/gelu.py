@@ -12,6 +12,8 @@ Backward, with y_ct given:
     where s(-v) = 1 - s(v): where that loses digits, x s(-v) is small beside 1.
 Validity: everywhere. Beyond |x| = 50 the derivative is 0 or 1 in every dtype; there x^2, which may overflow, is replaced. 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, so no memory of its own (autodiff keeps x and two more arrays).
+Cost, forward, backward:  products none, none     elementary functions E, E
+    for E elements; the exact form has an exponential and erf in the backward, so 2 E.
 """
 
 import functools as ft

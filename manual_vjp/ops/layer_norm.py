@@ -14,6 +14,8 @@ Validity: no kinks; every eps > 0 (eps = 0 where no row is constant). The varian
     so a row far from zero keeps its digits. 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, and mean and rstd, two numbers a row (autodiff keeps three arrays of x's size);
     scale (D numbers), and bias for its dtype and devices.
+Cost, forward, backward:  products none, 8 R D     elementary functions R, none
+    for R rows: the sums of the backward are products with a vector. Beside them a few passes over x.
 """
 
 import functools as ft

@@ -17,6 +17,8 @@ Backward, with w_ct given, sums over the columns of y being products of matrices
 Validity: (a) with l2 = 0 where the columns of x are linearly independent, with l2 > 0 everywhere; (b) where the rows are. Elsewhere the solution jumps, and nothing
     here warns: the diagonal of r is divided by. Errors grow with the condition number of x, in the gradient as its square. 16-bit inputs compute in float32.
 Residuals: q (of x's size), r (n x n, or m x m in (b)) and w; x and y, which the caller holds.
+Cost, forward, backward:  products 2 m n k, 8 m n k     elementary functions none, none
+    and forward a QR factorisation, some 4 m n^2 (4 m^2 n in (b)), and a triangular solve, n^2 k; in the backward two.
 """
 
 import functools as ft

@@ -10,6 +10,8 @@ Backward, with y_ct given:
     x_ct = y_ct w^T     w_ct = sum_rows x^T y_ct     b_ct = sum_rows y_ct
 Validity: everywhere; linear in each argument, so no kinks. 16-bit products are summed in float32 and rounded once.
 Residuals: x and w, which the caller holds anyway, so no memory of their own; b (d_out numbers) only for its dtype and devices.
+Cost, forward, backward:  products 2 R d_in d_out, 4 R d_in d_out     elementary functions none, none
+    for R rows: one product forward, one for each of x and w in the backward.
 """
 
 import jax

@@ -13,6 +13,8 @@ Backward, with ct given for each row:
 Validity: everywhere; the largest exponential is 1. 16-bit inputs compute in float32.
 Residuals: x, w and labels, which the caller holds, b for its dtype and devices, and lse, one number a row (autodiff keeps an array of rows x V).
     Both passes hold a rows x block array at a time, and do 4 products of rows x D x V where autodiff does 3.
+Cost, forward, backward:  products 2 N D V, 6 N D V     elementary functions N V, N V
+    for N rows; a third of the backward computes z again.
 """
 
 import functools as ft

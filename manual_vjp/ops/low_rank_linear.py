@@ -12,6 +12,8 @@ Backward, with y_ct given:
 Validity: everywhere; linear in each argument, so no kinks. In 16-bit dtypes h is rounded to the result's dtype between the two products, as autodiff of
     the plain formula has it; sums are taken in float32. Cheaper than the dense layer where r < d_in d_out / (d_in + d_out).
 Residuals: h, rows x r numbers, is the only array of its own, or none, and h is computed again; x, u and v are arguments, b is kept for its dtype and devices.
+Cost, forward, backward:  products 2 R r (d_in + d_out), 4 R r (d_in + d_out)     elementary functions none, none
+    for R rows; where h is computed again, 2 R r d_in more.
 """
 
 import functools as ft

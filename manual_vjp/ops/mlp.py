@@ -15,6 +15,8 @@ Validity: z = 0 is a kink, where the derivative of ReLU is 0 by convention. In 1
 Residuals: h, rows x d_hidden numbers, is the only array of its own (autodiff keeps h, a mask and one more of that size), or none, and h is computed again
     (in one straight program on CPU, XLA before JAX 0.12 finds the h of the forward and keeps it all the same; not inside of a scan);
     x, w1 and w2 are arguments, b1 and b2 are kept for their dtype and devices.
+Cost, forward, backward:  products 2 R d_hidden (d_in + d_out), 4 R d_hidden (d_in + d_out)     elementary functions none, none
+    for R rows; where h is computed again, 2 R d_in d_hidden more.
 """
 
 import functools as ft

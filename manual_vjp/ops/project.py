@@ -13,6 +13,8 @@ Backward, with y_ct given, and z(v) = v a+^T = (v q) r^-T:
 Validity: where the columns of a are linearly independent, so n <= m; elsewhere P jumps, and nothing here warns: z divides by the diagonal of r. Errors grow
     with the condition number of a. Where m = n, P = I and a_ct = 0. 16-bit inputs compute in float32.
 Residuals: q (m x n) and r (n x n); x, which the caller holds, and a for its dtype and devices.
+Cost, forward, backward:  products 4 R m n, 12 R m n     elementary functions none, none
+    for R rows, and forward a QR factorisation, some 4 m n^2; in the backward two triangular solves, each R n^2.
 """
 
 import math

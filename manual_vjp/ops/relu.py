@@ -10,6 +10,8 @@ Backward, with y_ct given:
 Validity: x = 0 is a kink; the derivative there is 0 by convention, a member of the subdifferential [0, 1], as in `jax.nn.relu`
     (Bertoin et al. 2021, "Numerical influence of ReLU'(0) on backpropagation"). NaN stays NaN and passes the cotangent on.
 Residuals: y, which the next layer keeps anyway, so no memory of its own.
+Cost, forward, backward:  products none, none     elementary functions none, none
+    one comparison for each element.
 """
 
 import jax

@@ -9,6 +9,8 @@ Backward, with y_ct given and xh_ct = scale y_ct:
     x_ct = rstd [xh_ct - xh mean(xh xh_ct)]     scale_ct = sum_rows y_ct xh
 Validity: no kinks; every eps > 0 (eps = 0 where no row is 0). 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, rstd, one number a row, and scale (autodiff keeps two arrays of x's size).
+Cost, forward, backward:  products none, 4 R D     elementary functions R, none
+    for R rows: the sums of the backward are products with a vector. Beside them a few passes over x.
 """
 
 import functools as ft

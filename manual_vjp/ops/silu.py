@@ -9,6 +9,8 @@ Backward, with y_ct given:
     x_ct = y_ct s(x) (1 + x s(-x)),  and  s(-x) = 1 - s(x): where that loses digits, x s(-x) is small beside 1
 Validity: everywhere. 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, so no memory of its own (autodiff keeps x and two more arrays).
+Cost, forward, backward:  products none, none     elementary functions E, E
+    for E elements.
 """
 
 import jax

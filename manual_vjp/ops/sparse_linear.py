@@ -14,6 +14,8 @@ Validity: everywhere; linear in each argument. Entries of the same place each ge
     fills up; with a negative number, too, which JAX's own product counts from the end) counts for nothing, and its gradient is 0. Zeros of the matrix that
     are no entries have no gradient. 16-bit values are summed in float32.
 Residuals: x, the data and the indices, which the caller holds anyway, so no memory of their own; b only for its dtype and devices.
+Cost, forward, backward:  products none, none     elementary functions none, none
+    2 R nse operations forward and 4 R nse backward for R rows, gathered and scattered, which are slower than those of a product.
 """
 
 import functools as ft

@@ -262,7 +262,7 @@ def test_reference_has_no_custom_rule_and_the_operation_has_one(call):
 @pytest.mark.parametrize("name", SPECS)
 def test_docstrings_hold_derivation_and_interface(name):
     module = __import__(f"manual_vjp.ops.{name}", fromlist=["SPEC"])
-    order = [module.__doc__.index(word) for word in ("Source:", "Forward", "Derivation.", "Backward", "Validity:", "Residuals:")]
+    order = [module.__doc__.index(word) for word in ("Source:", "Forward", "Derivation.", "Backward", "Validity:", "Residuals:", "Cost,")]
     assert order == sorted(order)
     public = getattr(module, name).__doc__
     assert all(word in public for word in ("Args:", "Returns:", "Raises:", "Example:"))

@@ -43,6 +43,7 @@ def test_every_operation_has_its_derivation_and_an_example(name: str) -> None:
         "Backward",
         "Validity",
         "Residuals",
+        "Cost",
         "Worked example",
         "finite differences",
         "What the spec claims",
