@@ -22,4 +22,3 @@ def of(docstring: str) -> Cost:
     if found := LINE.search(inspect.cleandoc(docstring)):
         return Cost(*found.groups())
     raise ValueError("the docstring has no line 'Cost, forward, backward:  products ..., ...     elementary functions ..., ...'")
-

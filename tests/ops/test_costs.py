@@ -149,7 +149,9 @@ def test_the_docstring_tells_what_is_computed(name):
 def test_the_count_is_that_of_xla():
     x, w = jnp.ones((11, 7)), jnp.ones((7, 5))
     program = jax.jit(lambda x, w: x @ w).lower(x, w)
-    assert counted(jax.make_jaxpr(lambda x, w: x @ w)(x, w).jaxpr)["products"] == program.compile().cost_analysis()["flops"] == 2 * 11 * 7 * 5
+    assert (
+        counted(jax.make_jaxpr(lambda x, w: x @ w)(x, w).jaxpr)["products"] == program.compile().cost_analysis()["flops"] == 2 * 11 * 7 * 5
+    )
     loop = jax.make_jaxpr(lambda x, w: jax.lax.scan(lambda c, _: (jnp.tanh(c @ (w @ w.T)), None), x, None, length=3))(x, w)
     assert counted(loop.jaxpr) == {"products": 3 * (2 * 7 * 5 * 7 + 2 * 11 * 7 * 7), "functions": 3 * 11 * 7}
 
