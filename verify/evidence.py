@@ -15,7 +15,8 @@ import numpy as np
 from verify.cases import Case, elements
 from verify.checks.effort import small
 from verify.diagnosis.diagnose import GRADIENT_CHECKS
-from verify.observe import Observation, observe
+from verify.observation import Observation
+from verify.observe import observe
 from verify.oracles.agreement import differences_tell, project
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope

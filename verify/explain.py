@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from verify import checks, engine, observe, programs
+from verify import checks, engine, programs
 from verify._compat import enable_x64
 from verify.cases import Case
 from verify.derive import transcript
@@ -21,6 +21,7 @@ from verify.derive.example import SMALLEST, example
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.patterns import sums
 from verify.diagnosis.products import known_arrays, lettered, products
+from verify.observation import Observation
 from verify.oracles.finite_difference import slope
 from verify.registry import installed, resolve
 from verify.signature import arguments, nearest
@@ -161,7 +162,7 @@ def _formulas(
         result = program(drawn, rest, cts)
         if all(np.isfinite(gradient).all() for gradient in result["reference"]):
             break
-    observation = observe.Observation(spec=spec, case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
+    observation = Observation(spec=spec, case=case, call=call, diff=drawn, rest=rest, cts={"base": cts}, rules=call.rules)
     evidence = Evidence(
         observation=observation,
         got=result["rule"],

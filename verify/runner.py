@@ -15,11 +15,12 @@ import numpy as np
 from verify import checks as all_checks
 from verify import diagnosis, merging
 from verify.cases import SHAPE_CASES, Case, draw, elements
-from verify.checks import purity
+from verify.checks import gradient, purity, repeatability
 from verify.checks.structure import user_line
 from verify.evidence import evidence
 from verify.merging import NOTHING_COMPARED
-from verify.observe import Observation, add_seconds, observe
+from verify.observation import Observation, add_seconds
+from verify.observe import observe
 from verify.profiles import case_count as case_count
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict
@@ -203,9 +204,11 @@ def _explain(spec: Spec, verdict: Verdict, judged: Sequence[Judged], selected: S
 
     failing = {check: [result.case for result in judged if check.NAME in _failing_checks(result)] for check in selected}
     smallest = {check: min(cases, key=elements) for check, cases in failing.items() if cases}
-    chance = [check for check in smallest if check.NAME == "repeatability"]  # what differs from call to call fails other checks, too
-    responsible = next(itertools.chain(chance, (check for check, case in smallest.items() if fails(case, check))), None)
-    if responsible is not next(iter(smallest)) and not chance and purity not in smallest:
+    chance = [check for check in smallest if check is repeatability]  # what differs from call to call fails other checks, too
+    state = [check for check in smallest if check is purity and fails(smallest[check], check)]  # and so does what a call leaves behind
+    responsible = next(itertools.chain(chance, state, (check for check, case in smallest.items() if fails(case, check))), None)
+    unsteady = gradient not in smallest or responsible is not next(iter(smallest))
+    if unsteady and not chance and purity in selected and purity not in smallest:
         alone = _judged_alone(spec, judged, purity)
         if any(purity.NAME in _failing_checks(result) for result in alone):
             return _explain(spec, _merge(spec.name, alone, stopped=bool(verdict.notes)), alone, selected)

@@ -13,7 +13,7 @@ from verify import engine, programs, tolerance, transforms
 from verify.checks.along import judge_slope, merged
 from verify.checks.transformed import takes_turn
 from verify.noise import moved_by_ulps
-from verify.observe import Observation, add_seconds
+from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import differences_tell
 from verify.oracles.autodiff import at_kink
 from verify.records import Finding, Status

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verify.observe import Measured, Observation
+from verify.observation import Measured, Observation
 from verify.oracles.agreement import project
 from verify.records import Finding, Status
 from verify.tolerance import CANNOT_TELL, EPS, FLOOR_ULPS, LOW_FACTOR, RELATIVE_64, UNDERFLOW_64

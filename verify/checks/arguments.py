@@ -11,7 +11,7 @@ import numpy as np
 
 from verify import transforms
 from verify.checks.transformed import judge_program, pattern, takes_turn, unjudged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles.autodiff import gradient_at
 from verify.records import Estimate, Finding, Status
 

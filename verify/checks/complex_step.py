@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.along import judge_slope
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import complex_step
 from verify.oracles.agreement import contradiction, differences_tell
 from verify.oracles.autodiff import at_kink

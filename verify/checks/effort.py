@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from verify.observe import Observation
+from verify.observation import Observation
 
 LARGE = 2**18  # elements of all floating-point arguments together, as in `verify.check`
 

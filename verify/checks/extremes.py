@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from verify.checks.compare import subscript
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Finding, Status

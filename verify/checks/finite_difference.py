@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from verify.checks.along import judge_slope, merged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles.agreement import contradiction, differences_tell
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope

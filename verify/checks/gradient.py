@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from verify.checks.compare import compare
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Finding, Status

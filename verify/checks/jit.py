@@ -12,7 +12,7 @@ from verify import engine, programs
 from verify._compat import enable_x64
 from verify.checks.compare import compare
 from verify.checks.structure import user_line
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Finding, Status

@@ -15,7 +15,7 @@ from verify.checks.along import judge_slope
 from verify.checks.compare import subscript
 from verify.engine import Program
 from verify.noise import jittered_together, rounding_noise
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import differences_tell, project
 from verify.oracles.finite_difference import slope

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.compare import compare
-from verify.observe import MIX, Measured, Observation
+from verify.observation import MIX, Measured, Observation
 from verify.oracles.autodiff import coarsest, low_scale
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import HUGE, noise_bound

@@ -29,7 +29,7 @@ from verify import engine, programs
 from verify.checks.compare import compare
 from verify.checks.effort import small
 from verify.checks.structure import user_line
-from verify.observe import Observation, add_seconds
+from verify.observation import Observation, add_seconds
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Estimate, Finding, Status

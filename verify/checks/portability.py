@@ -19,7 +19,7 @@ import jax
 from verify import programs
 from verify._compat import enable_x64, walk
 from verify.checks.structure import user_line
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding, Status
 from verify.values import cast
 

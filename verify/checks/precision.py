@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from verify.checks.compare import compare
-from verify.observe import Measured, Observation
+from verify.observation import Measured, Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
 from verify.records import Estimate, Finding, Status

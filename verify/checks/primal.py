@@ -14,7 +14,7 @@ import numpy as np
 
 from verify._compat import enable_x64
 from verify.checks.compare import compare
-from verify.observe import Measured, Observation
+from verify.observation import Measured, Observation
 from verify.oracles import autodiff
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import noise_bound

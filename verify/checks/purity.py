@@ -15,12 +15,9 @@ Run once. What a function keeps in C extensions, threads or files is not seen.
 from __future__ import annotations
 
 import functools
-import gc
 import itertools
-import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,17 +30,14 @@ from verify._compat import enable_x64
 from verify.cases import Case, draw
 from verify.checks.compare import subscript
 from verify.checks.effort import small
-from verify.observe import Observation
+from verify.checks.reach import tracers
+from verify.observation import Observation
 from verify.oracles.autodiff import coarsest
 from verify.records import Finding, Status
 from verify.tolerance import noise_bound
 from verify.values import cast, wide
 
 CODE, NAME, TITLE = "V024", "purity", "no tracer is kept, no input or setting is changed"
-FOREIGN = {"jax", "jaxlib", "numpy", "ml_dtypes", "verify", *sys.stdlib_module_names} - {
-    "__main__"
-}  # modules whose state is not the rule's
-REACH = 20_000  # objects looked at
 PATIENCE, LOOKS = 0.02, 8  # another thread may be in the middle of a trace: a kept tracer is there every time
 NEXT = 16  # cases looked at for one of other sizes
 ASIDE = 1 - 2.0**-8  # the disturbing call's arguments are these times the arguments
@@ -97,7 +91,7 @@ def _kept(observation: Observation) -> Iterator[str]:
     fn = observation.call.call.fn
     found: dict[str, Any] = {}
     for look in range(LOOKS):
-        found = _tracers(fn) if not look else {path: kept for path, kept in _tracers(fn).items() if path in found}
+        found = tracers(fn) if not look else {path: kept for path, kept in tracers(fn).items() if path in found}
         if not found:
             return
         time.sleep(PATIENCE)
@@ -107,71 +101,6 @@ def _kept(observation: Observation) -> Iterator[str]:
             f"a tracer ({shape}) is still held by {path} after its trace ended. It is dead: whoever reads it in another trace gets an UnexpectedTracerError. "
             f"Return it as a residual, or keep a NumPy array"
         )
-
-
-def _tracers(root: Any) -> dict[str, Any]:
-    """Every tracer that can be reached from a function through closures, globals, attributes and containers: where it is -> the tracer."""
-    found: dict[str, Any] = {}
-    seen: set[int] = set()
-    queue: list[tuple[str, Any]] = [(getattr(root, "__name__", "the function"), root)]
-    while queue and len(seen) < REACH:
-        path, node = queue.pop(0)
-        if isinstance(node, jax.core.Tracer):
-            found.setdefault(path, node)
-            continue
-        if id(node) in seen or isinstance(node, (str, bytes, int, float, complex, np.ndarray, np.generic, jax.Array, types.ModuleType)):
-            continue
-        seen.add(id(node))
-        queue += _children(path, node)
-    return found
-
-
-def _children(path: str, node: Any) -> list[tuple[str, Any]]:
-    if isinstance(node, dict):
-        return [(f"{path}[{key!r}]", value) for key, value in list(node.items())]
-    if isinstance(node, (list, tuple, set, frozenset)):
-        return [(f"{path}[{k}]", value) for k, value in enumerate(list(node))]
-    if isinstance(node, types.MethodType):
-        return [(path, node.__self__), (path, node.__func__)]
-    if isinstance(node, functools.partial):
-        return [(path, node.func), (f"{path}'s arguments", [*node.args, node.keywords])]
-    if isinstance(node, functools._lru_cache_wrapper):
-        return [
-            (f"the lru_cache of {path}", kept) for kept in gc.get_referents(node) if isinstance(kept, (jax.core.Tracer, tuple, list))
-        ] + [(path, node.__wrapped__)]
-    if isinstance(node, types.FunctionType):
-        return _of_function(path, node)
-    if isinstance(node, (jax.custom_vjp, jax.custom_jvp)):
-        return [(f"{path}'s {name}", value) for name, value in vars(node).items() if callable(value) or not name.startswith("_")]
-    wrapped = getattr(node, "__wrapped__", None) if callable(node) else None
-    if isinstance(wrapped, types.FunctionType):  # jax.jit
-        return [(path, wrapped)]
-    owner = node if isinstance(node, type) else type(node)
-    if (getattr(owner, "__module__", None) or "").split(".")[0] in FOREIGN:
-        return []
-    try:
-        attributes = dict(vars(node))
-    except TypeError:
-        return []
-    return [(f"{path}.{name}", value) for name, value in attributes.items() if not name.startswith("__")]
-
-
-def _of_function(path: str, function: types.FunctionType) -> list[tuple[str, Any]]:
-    if (function.__module__ or "").split(".")[0] in FOREIGN:
-        return [(path, function.__wrapped__)] if hasattr(function, "__wrapped__") else []
-    children: list[tuple[str, Any]] = [(f"{path}'s default arguments", (function.__defaults__, function.__kwdefaults__))]
-    children += [(f"{path}.{name}", value) for name, value in vars(function).items()]
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            children.append((name, cell.cell_contents))
-        except ValueError:  # not filled yet
-            continue
-    children += [(name, function.__globals__[name]) for name in _names(function.__code__) if name in function.__globals__]
-    return children
-
-
-def _names(code: types.CodeType) -> set[str]:
-    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))
 
 
 # Changed inputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from verify import transforms
 from verify.checks.transformed import judge_program, takes_turn, unjudged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.records import Estimate, Finding
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.compare import subscript
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding, Status
 from verify.values import wide
 

@@ -14,7 +14,7 @@ from jax.extend import core
 from verify import programs, transforms
 from verify._compat import enable_x64
 from verify.checks.transformed import takes_turn
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V025", "residuals", "the bytes that the rule saves for the backward, beside autodiff's"

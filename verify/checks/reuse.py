@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from verify import transforms
 from verify.checks.transformed import examples, judge_program, takes_turn, unjudged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding
 
 CODE, NAME, TITLE = "V016", "reuse", "the rule is right when a program uses it twice"

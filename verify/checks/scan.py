@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from verify import transforms
 from verify.checks.transformed import examples, judge_program, pattern, takes_turn, unjudged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding
 
 CODE, NAME, TITLE = "V017", "scan", "the rule is right inside lax.scan"

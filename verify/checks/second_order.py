@@ -12,7 +12,7 @@ import numpy as np
 from verify import engine, programs, tolerance
 from verify.checks.compare import compare
 from verify.noise import roughened, rounding_noise
-from verify.observe import Observation, add_seconds
+from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status

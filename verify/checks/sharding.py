@@ -38,7 +38,7 @@ from verify.checks.compare import compare
 from verify.checks.effort import small
 from verify.checks.structure import user_line
 from verify.noise import jittered, rounding_noise
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink, coarsest
 from verify.records import Estimate, Finding, Status

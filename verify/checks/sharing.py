@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from verify import transforms
 from verify.checks.transformed import Examples, judge_program, takes_turn, unjudged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles.autodiff import gradient_at
 from verify.records import Estimate, Finding
 

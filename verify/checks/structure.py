@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V001", "structure", "the rule runs; every cotangent has its argument's shape and dtype"

@@ -16,7 +16,7 @@ from verify.checks.compare import compare
 from verify.checks.structure import user_line
 from verify.checks.transformed import pattern, takes_turn, unjudged
 from verify.noise import moved_by_ulps, rounding_noise
-from verify.observe import MIX, Observation, add_seconds
+from verify.observation import MIX, Observation, add_seconds
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
 from verify.slopes import direction_through

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.along import own_error
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles.agreement import contradiction, differences_tell, project
 from verify.oracles.autodiff import at_kink
 from verify.oracles.taylor import orders

@@ -15,7 +15,7 @@ import numpy as np
 from verify import engine, programs, transforms
 from verify.checks.compare import compare
 from verify.checks.structure import user_line
-from verify.observe import Observation, add_seconds
+from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import gradient_at, stacked
 from verify.records import Estimate, Finding, Status

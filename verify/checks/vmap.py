@@ -11,7 +11,7 @@ from __future__ import annotations
 from verify import transforms
 from verify.batching import BLAME, shares_outputs
 from verify.checks.transformed import examples, judge_program, pattern, takes_turn, unjudged
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V010", "vmap", "the rule is right under vmap"

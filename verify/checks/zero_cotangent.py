@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from verify.checks.compare import subscript
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.records import Finding, Status
 from verify.values import wide

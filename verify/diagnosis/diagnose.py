@@ -15,7 +15,8 @@ from verify.diagnosis.factors import constant_ratio
 from verify.diagnosis.gradient import Gradient
 from verify.diagnosis.patterns import ZERO
 from verify.diagnosis.trigger import trigger
-from verify.observe import Observation, observe
+from verify.observation import Observation
+from verify.observe import observe
 from verify.records import Finding
 from verify.spec import Spec, SpecError
 from verify.tolerance import EPS

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from verify.cases import Case
-from verify.observe import Observation, observe
+from verify.observation import Observation
+from verify.observe import observe
 from verify.oracles import autodiff
 from verify.programs import StageError
 from verify.spec import Spec

@@ -9,7 +9,7 @@ import numpy as np
 
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.factors import constant_ratio
-from verify.observe import MIX
+from verify.observation import MIX
 from verify.tolerance import EPS
 
 ZERO = "it is zero everywhere"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.tolerance import CANNOT_TELL, EPS, NOISE_FACTOR, RELATIVE_64

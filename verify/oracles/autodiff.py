@@ -14,7 +14,7 @@ import numpy as np
 
 from verify import tolerance
 from verify.noise import jittered, jittered_together, roughened, rounding_noise
-from verify.observe import Measured, Observation, natural_scale, sides_of
+from verify.observation import Measured, Observation, natural_scale, sides_of
 from verify.oracles import by_values
 from verify.oracles.sides import Around, look_around, sides_at, sides_in
 from verify.records import Estimate

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from verify import interpreter
-from verify.observe import Observation
+from verify.observation import Observation
 from verify.tolerance import COMPLEX_STEP, EPS, TINY
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from verify.observe import Observation, sides_of
+from verify.observation import Observation, sides_of
 from verify.slopes import direction_through
 from verify.tolerance import FAR_SIDE, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEP_RATIO
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from verify import _compat, engine, programs
 from verify.cases import Case
-from verify.observe import natural_scale
+from verify.observation import natural_scale
 from verify.power import edits, ends, surgery
 from verify.power.mutant import Edit, opened, pulled, run
 from verify.spec import Spec
