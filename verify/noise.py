@@ -35,6 +35,7 @@ def moved_by_ulps(case: Case, k: int, dtype: str, arrays: Sequence[Any]) -> list
     if dtype != "float64" or k % 2 == 0:
         return [values * (1.0 + ulps * sign) for values, sign in zip(arrays, signs, strict=True)]
     sizes = [np.where(np.abs(v) > tolerance.NEARLY_0, np.maximum(np.abs(v), min(1.0, rms(wide(v)))), np.abs(v)) for v in arrays]
+    sizes = [np.where(np.isfinite(size), size, 0.0) for size in sizes]  # infinities stay
     part = [rng.uniform(0.25, 1.0, size=np.shape(values)) for values in arrays]  # whole ulps would leave the rounding of 1 + x as it is
     return [values + ulps * size * sign * some for values, size, sign, some in zip(arrays, sizes, signs, part, strict=True)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.power.corpus import CORPUS
-from verify import Arg, Spec, Status, checks, run
+from verify import Arg, Spec, Status, check, checks, run
 from verify.cases import draw
 from verify.runner import judge
 from verify.spec import SpecError
@@ -271,3 +271,19 @@ def test_a_use_is_not_blamed_for_the_values_of_its_examples():
     verdict = run(spec, cases=24, checks=["gradient", "vmap"])
     assert {finding.check for finding in verdict.findings if finding.status is Status.FAIL} == {"vmap"}
     assert "wrong in a plain call, too" in verdict.diagnosis
+
+
+def test_an_argument_that_is_minus_infinity_leaves_the_others_judged():
+    """As the `initial` of a maximum or of a softmax. Moved by an ulp it stays what it is, and so the noise of the others is known."""
+
+    def total(x, initial):
+        top = jnp.maximum(x.max(), initial)
+        return top + jnp.log(jnp.exp(x - top).sum())
+
+    def of(factor):
+        return rule(total, lambda x, initial: (total(x, initial), x), lambda x, ct: (factor * ct * jax.nn.softmax(x), jnp.zeros(())))
+
+    x, initial = jnp.array([0.5, -1.25, 2.0]), jnp.array(-jnp.inf)
+    assert (right := check(of(1.0), x, initial)).status is Status.PASS, str(right)
+    assert all(finding.comparisons for finding in right.findings if finding.check == "gradient")
+    assert check(of(1.0 + 1e-8), x, initial).status is Status.FAIL

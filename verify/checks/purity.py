@@ -195,7 +195,7 @@ def _disturbed(observation: Observation) -> Iterator[str]:
             continue
         for leaf, (name, want, got) in enumerate(zip(call.names, alone, disturbed, strict=True)):
             bound = noise_bound(want, measured.noise[leaf], observation.scale(leaf), coarsest(observation, measured))
-            wrong = np.isfinite(want) & ~(np.abs(got - want) <= bound)
+            wrong = np.isfinite(want) & np.isfinite(bound) & ~(np.abs(got - want) <= bound)
             if wrong.any():
                 index = tuple(int(i) for i in np.argwhere(wrong)[0])
                 yield (
