@@ -105,7 +105,8 @@ def test_pages_that_show_code_are_found() -> None:
 
 
 def pages_from_code():
-    """docs/_extensions/generated.py."""
+    """docs/_extensions/generated.py, which imports its neighbours."""
+    sys.path.append(str(DOCS / "_extensions"))
     spec = importlib.util.spec_from_file_location("generated", DOCS / "_extensions" / "generated.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -107,9 +107,10 @@ def assert_vjp(
         >>> bool(assert_vjp(square, jnp.array([1.0, 2.0, 3.0])))
         True
     """
+    __tracebackhide__ = True  # of pytest
     verdict = check(fn, *args, reference=reference, options=options, seed=seed, checks=checks)
     if not verdict:
-        raise VjpMismatch(str(verdict), verdict)
+        raise VjpMismatch(verdict)
     return verdict
 
 

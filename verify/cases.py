@@ -16,11 +16,12 @@ import numpy as np
 
 from verify.addresses import format_sizes, size_text
 from verify.signature import arguments, nearest
-from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, parse, schedule
+from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, moderate, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
 from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
 from verify.values import Key, alike, draw_values, generator, is_complex, round_to
 
+MOST_INDICES = 10  # integers of an argument without bounds are below it
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
 SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a new shape costs most
 OPTIONS_FIRST = 16  # up to this index, cases of one shape have other options: a cache that forgets them shows
@@ -110,7 +111,15 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
     combinations = _combinations(spec, described)
     zeros = spec.domain is None and not any(arg.sample for _, arg in arg_leaves(described))  # the user's own functions may know no size 0
-    drawn = schedule(plain, variadic, spec.sizes, generator(spec.name, seed, 0, "sizes"), lambda s: _admits(spec, shapes, s), zeros)
+    drawn = schedule(
+        plain,
+        variadic,
+        spec.sizes,
+        generator(spec.name, seed, 0, "sizes"),
+        lambda s: _admits(spec, shapes, s),
+        zeros,
+        list(shapes.values()),
+    )
     shape: Sizes = {}
     for index in range(indices.stop):
         if index % SHAPE_CASES == 0:
@@ -118,7 +127,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         if index < indices.start:
             continue
         long = None if sizes is not None else _long(spec, index, plain, shape)
-        long = long if long and _admits(spec, shapes, long) else None
+        long = long if long and _admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
         block, place = divmod(index if index < OPTIONS_FIRST else index // SHAPE_CASES, len(combinations))
         order = generator(spec.name, seed, block, "options").permutation(len(combinations))
@@ -160,12 +169,16 @@ def _draw_case(
     )  # what the narrowest dtype can hold
     dtypes: list[str | None] = []
     domains: list[Any] = []
+    floating = [parse(arg.dims, path) for path, arg in arg_leaves(described) if arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES)]
+    indices = min([MOST_INDICES, *(size for dims in floating for dim in dims for size in dim.size(sizes) if size)])  # in range for each
 
     def leaf(path: str, arg: Arg) -> Any:
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
         drawn_from = (arg.sample, arg.dims) if arg.sample else (arg.low, arg.high, arg.special)
         domains.append(None if user is None else (arg.dtype, *drawn_from, kinks_of(path)))
+        if "int" in arg.dtype and arg.low is arg.high is None and not arg.sample:
+            arg = replace(arg, low=0, high=indices)
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
         if math.prod(shape) > LARGEST:
             raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")

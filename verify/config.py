@@ -76,7 +76,26 @@ def convert(data: Mapping[str, Any], kind: type[Config]) -> Config:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise SpecError(str(error)) from None
+        raise SpecError(_words(str(error), data)) from None
+
+
+def _words(message: str, data: Mapping[str, Any]) -> str:
+    """msgspec's sentence, with the key in front and what was got behind."""
+    what, _, place = message.replace("`", "").partition(" - at $")
+    path = [part for part in re.split(r"[.\[\]]+", place) if part]
+    value: Any = data
+    for part in path:
+        inside = value.get(part) if isinstance(value, Mapping) else value[int(part)] if isinstance(value, list) and part.isdigit() else None
+        if inside is None:
+            return f"{what} at {place.lstrip('.')}"
+        value = inside
+    wanted = (
+        what.partition(", got ")[0]
+        .replace("Expected ", "wanted ", 1)
+        .replace("int | null", "a whole number")
+        .replace("int", "a whole number")
+    )
+    return f"{place.lstrip('.')}: {wanted}, got {value!r}" if path else what
 
 
 @lru_cache

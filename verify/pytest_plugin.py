@@ -50,9 +50,10 @@ def verify_run() -> Callable[..., Any]:
     from verify.errors import VjpMismatch
 
     def run_or_fail(spec: Any, **options: Any) -> Any:
+        __tracebackhide__ = True
         verdict = run(spec, **options)
         if not verdict:
-            raise VjpMismatch(str(verdict), verdict)
+            raise VjpMismatch(verdict)
         return verdict
 
     return run_or_fail

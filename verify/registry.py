@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -31,16 +33,27 @@ def resolve(name: str) -> Spec:
         return _from_module(name)
     known = installed()
     if name not in known:
+        module, _, attribute = name.rpartition(".")
+        if found := next((path for path in (name, module) if path and _is_module(path)), None):
+            raise SpecError(f"{name}: {found} is a module; write {found}:{attribute if found == module else 'name'}")
         raise SpecError(
             f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name'
         )
     return known[name]
 
 
+def _is_module(path: str) -> bool:
+    _see_here()
+    try:
+        return importlib.util.find_spec(path) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False
+
+
 def _from_module(target: str) -> Spec:
     value = load_attribute(target)
     if isinstance(value, Spec):
-        return value
+        return value if installed().get(value.name) is value else replace(value, name=target)  # a name that can be typed again
     if not callable(value):
         raise SpecError(f"{target} is of type {type(value).__name__}, not a Spec or a function")
     if isinstance(value, type):
@@ -64,8 +77,7 @@ def load_attribute(target: str) -> Any:
 def _import(module_name: str, target: str) -> Any:
     if not all(part.isidentifier() for part in module_name.split(".")) or module_name.endswith(".py"):
         raise SpecError(f"{target}: {module_name!r} is no module name; write pkg.mod:name (not a file path)")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # console scripts do not have it, and users' modules lie there
+    _see_here()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -74,3 +86,8 @@ def _import(module_name: str, target: str) -> Any:
         raise SpecError(f"{target}: importing {module_name} failed: it needs module {error.name!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
         raise SpecError(f"{target}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+
+
+def _see_here() -> None:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # console scripts do not have it, and users' modules lie there

@@ -79,7 +79,9 @@ def _replayed(spec: Spec, case: Case) -> str:
 def _where(spec: Spec) -> tuple[str, str] | None:
     """How to import the function, and what it is called then; None where no module has it under a name."""
     named = tuple(spec.name.split(":", 1)) if ":" in spec.name else ("", "")
-    for module, path in ((str(getattr(spec.fn, "__module__", "")), str(getattr(spec.fn, "__qualname__", ""))), named):
+    home = str(getattr(spec.fn, "__module__", ""))
+    held = next((name for name, value in vars(sys.modules.get(home, object)).items() if value is spec.fn), "")  # made by another function
+    for module, path in ((home, str(getattr(spec.fn, "__qualname__", ""))), (home, held), named):
         found: Any = sys.modules.get(module)
         if found is None or not all(part.isidentifier() for part in path.split(".")):
             continue

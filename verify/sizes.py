@@ -23,6 +23,7 @@ DEFAULT_BOUNDS = (1, 130)  # reaches past 64 and 128, where blocked kernels have
 MAX_RANK = 3  # of a variadic dimension such as `*batch`
 MAX_SQUARE = 5  # up to this size, its dimensions are sometimes equal
 ELEMENT_BUDGET = 2**14  # product of all named sizes in one draw, so that the largest intermediate stays small
+ARGUMENT_BUDGET = 2**17  # elements of one argument, where the spec gives no bounds: `*batch t t` names t once and has it twice
 EDGES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
 PRIMES = (2, 3, 5, 7, 11, 13)
 BLOCKS = (
@@ -129,12 +130,13 @@ def schedule(
     rng: np.random.Generator,
     admits: Callable[[Sizes], bool],
     zeros: bool = False,
+    shapes: Sequence[tuple[Dim, ...]] = (),
 ) -> Iterator[dict[str, int | tuple[int, ...]]]:
     """Endless sizes, each distinct while the bounds allow it: edges first, then random ones.
 
     First all 1, primes, equal sizes, each dimension 0 (if its bounds allow), 1, and large in turn while the others stay small, each pair
     equal, some pairs large together; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound. With `zeros`,
-    a dimension without bounds is 0 once, too.
+    a dimension without bounds is 0 once, too. None of the `shapes` gets more than ARGUMENT_BUDGET elements, as far as the bounds allow.
     """
     names = [*plain, *variadic]
     seen: set[tuple[tuple[str, int | tuple[int, ...]], ...]] = set()
@@ -144,7 +146,7 @@ def schedule(
         for name, size in base.items():
             low, high = bounds.get(name, (0, max(LARGE)))
             sizes[name] = min(max(size, low), high)
-        _shrink_to_budget(sizes, bounds)
+        _shrink_to_budget(sizes, bounds, lambda sizes: math.prod(max(int(size), 1) for size in sizes.values()) <= ELEMENT_BUDGET)  # type: ignore[arg-type]
         for name in variadic:
             low, high = bounds.get(name, DEFAULT_BOUNDS)
             last: int = sizes[name]  # type: ignore[assignment]
@@ -154,6 +156,7 @@ def schedule(
             others = [last if square and last <= MAX_SQUARE else int(rng.integers(1, 4)) for _ in range(max(rank - 1, 0))]
             rest = [min(max(other, low), high) for other in others]
             sizes[name] = tuple([*rest, last] if rank else ())
+        _shrink_to_budget(sizes, bounds, lambda sizes: moderate(shapes, sizes))
         key = tuple(sizes.items())
         fresh = key not in seen and admits(sizes)
         stale = 0 if fresh else stale + 1
@@ -198,12 +201,30 @@ def _random_size(bounds: tuple[int, int], rng: np.random.Generator) -> int:
     return int(np.exp(rng.uniform(np.log(max(low, 1)), np.log(max(high, 1) + 1))))
 
 
-def _shrink_to_budget(sizes: dict[str, int | tuple[int, ...]], bounds: Mapping[str, tuple[int, int]]) -> None:
-    """Halve the second largest size until the product of all fits, so that the one large dimension stays large."""
-    while math.prod(max(int(size), 1) for size in sizes.values()) > ELEMENT_BUDGET:  # type: ignore[arg-type]
-        free = [name for name in sizes if int(sizes[name]) > max(bounds.get(name, DEFAULT_BOUNDS)[0], 1)]  # type: ignore[arg-type]
-        ranked = sorted(free, key=lambda name: int(sizes[name]))  # type: ignore[arg-type]
+def moderate(shapes: Sequence[tuple[Dim, ...]], sizes: Sizes) -> bool:
+    """Whether no argument has more elements than ARGUMENT_BUDGET."""
+    try:
+        return all(math.prod(size for dim in shape for size in dim.size(sizes)) <= ARGUMENT_BUDGET for shape in shapes)
+    except ZeroDivisionError:  # n//m at m = 0: not admitted
+        return True
+
+
+def _shrink_to_budget(
+    sizes: dict[str, int | tuple[int, ...]], bounds: Mapping[str, tuple[int, int]], fits: Callable[[Sizes], bool]
+) -> None:
+    """Halve the second largest size until all is within a budget, so that the one large dimension stays large."""
+
+    def lowest(name: str) -> int:
+        return max(bounds.get(name, DEFAULT_BOUNDS)[0], 1)
+
+    while not fits(sizes):
+        ranked = sorted((name for name in sizes if _most(sizes[name]) > lowest(name)), key=lambda name: _most(sizes[name]))
         if not ranked:
             return
         name = ranked[-2] if len(ranked) > 1 else ranked[-1]
-        sizes[name] = max(int(sizes[name]) // 2, bounds.get(name, DEFAULT_BOUNDS)[0])  # type: ignore[arg-type]
+        halved, low = sizes[name], bounds.get(name, DEFAULT_BOUNDS)[0]
+        sizes[name] = tuple(max(size // 2, low) for size in halved) if isinstance(halved, tuple) else max(halved // 2, low)
+
+
+def _most(size: int | tuple[int, ...]) -> int:
+    return max(size, default=0) if isinstance(size, tuple) else size

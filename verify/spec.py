@@ -28,7 +28,8 @@ class Arg:
         `*batch` for any number of leading dimensions, `#n` for a dimension that may also be 1. "" is a scalar.
     dtype: "float" is drawn from the run's dtypes, "complex" is complex128, and complex64 where the others are float32 or coarser; a fixed one
         ("float32", "complex64", "int32", "bool", "key") stays as it is.
-    low, high: bounds of the values, in the argument's own units. Integers need them when they are indices: low <= value < high.
+    low, high: bounds of the values, in the argument's own units. Of integers low <= value < high; without bounds they are taken for indices, which are
+        in range for every dimension of the floating-point arguments, and below 10.
     special: edge values (0.0, inf, ...) mixed into some draws.
     sample: `sample(rng, sizes, dtype) -> array` replaces the default values; `rng` is a `numpy.random.Generator`,
         `sizes` maps dimension names to sizes.

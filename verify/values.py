@@ -57,7 +57,8 @@ def draw_values(
             values[(..., 0, slice(None)) if values.ndim > 1 else ...] = False  # a whole row off: a mask with nothing left
         return values
     if dtype not in FLOAT_DTYPES:
-        low, high = (0 if arg.low is None else int(arg.low)), (10 if arg.high is None else int(arg.high))
+        low = 0 if arg.low is None else int(arg.low)
+        high = low + 10 if arg.high is None else int(arg.high)
         whole = rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
         return np.full_like(whole, whole.flat[0]) if style == "rows" and whole.size else whole  # all labels the same
     if is_complex(arg.dtype):

@@ -187,6 +187,24 @@ def weights_swapped(residuals, ct):
     return interpolate_backward(residuals, ct, swap=True)
 
 
+def causal_softmax(scores):
+    """Of matrices in any number of examples; a row sees itself and those before it."""
+    return jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(scores.shape[-2:], bool)), scores, -jnp.inf))
+
+
+def causal_softmax_forward(scores):
+    return causal_softmax(scores), causal_softmax(scores)
+
+
+def causal_softmax_backward(p, ct, shift=0):
+    seen = jnp.tril(jnp.ones(p.shape[-2:], bool), k=shift)
+    return (jnp.where(seen, p * (ct - jnp.sum(p * ct, -1, keepdims=True)), 0),)
+
+
+def without_itself(p, ct):
+    return causal_softmax_backward(p, ct, shift=-1)
+
+
 TABLE = Arg(dims="v d")
 EMBED = (embed, embed_forward)
 IDS = {"table": TABLE, "ids": indices("v")}
@@ -212,6 +230,8 @@ ENTRIES = (
           {"x": Arg(dims="n d"), "y": Arg(dims="n d")}, "gradient", static=(2,), options={"reduction": ("none", "sum", "mean")}, trigger=True),
     entry("mean-of-nothing", "mask", masked_mean, masked_mean_forward, divided_by_nothing, masked_mean_backward,
           {"x": Arg(dims="n d"), "mask": Arg(dims="n d", dtype="bool")}, "gradient", trigger=True),
+    entry("causal-without-itself", "mask", causal_softmax, causal_softmax_forward, without_itself, causal_softmax_backward,
+          {"scores": Arg(dims="*b t t")}, "gradient"),
     entry("dropout-another-mask", "random key", *DROPOUT, another_mask, dropout_backward, DROPPED, "gradient", trigger=True, **RATES),
     entry("dropout-not-rescaled", "option", *DROPOUT, not_rescaled, dropout_backward, DROPPED, "gradient", trigger=True, **RATES),
     entry("interpolation-weights-swapped", "order", interpolate, interpolate_forward, weights_swapped, interpolate_backward,

@@ -309,5 +309,7 @@ RIGHT = (
     right("reflections", rule(reflected, lambda v, x: (reflected(v, x), (v, reflected(v, x))), reflected_backward),
           {"v": Arg(dims="k n"), "x": Arg(dims="n")}, sizes={"k": (1, 4), "n": (1, 6)}, dtypes=("float32",)),
     right("key-that-nobody-reads", rule(lambda x, key: x + x, lambda x, key: (x + x, None), lambda _, ct: (2 * ct, None)), {"x": Arg(dims="n"), "key": Arg(dtype="key")}),
+    right("indices-that-nobody-bounds", rule(lambda table, ids: table[ids], lambda table, ids: (table[ids], (table, ids)), embed_backward),
+          {"table": Arg(dims="v d"), "ids": Arg(dims="n", dtype="int32")}),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip

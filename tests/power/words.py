@@ -95,6 +95,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "max-to-every-tie": ("The shares of tied entries must sum to one",),
     "softmax-mean-for-sum": ("the path through the reference's reduce_sum", "times 1/d"),
     # masked_rules
+    "causal-without-itself": ("on the diagonal of the last two axes only",),
     "repeated-index-overwritten": ("where ids names its row more than once",),
     "negative-index-lost": ("where ids names its row by a negative number",),
     "one-hot-from-one": ("shifted by one along axis 0",),

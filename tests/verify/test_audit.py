@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools as ft
+import importlib
 import inspect
 import json
 import re
@@ -468,6 +469,7 @@ class Layer:
 def test_scan_lists_every_rule_once_and_judges_what_it_can(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
+    from verify.auditing.scan import judged, scan
     from verify.cli import main
 
     deep = tmp_path / "scanned" / "namespace"
@@ -488,5 +490,11 @@ def test_scan_lists_every_rule_once_and_judges_what_it_can(tmp_path, monkeypatch
         "product": "FAIL", "square": "PASS", "Layer.halve": "PASS", "strange": "INCONCLUSIVE",
     }  # fmt: skip
     assert "w" in found["product"]["findings"][0]["argument"]
-    assert 'args={"x": Arg(dims="...")}' in found["strange"]["notes"][0]
+    assert 'args={"x": verify.Arg(dims="...")}' in found["strange"]["notes"][0]
+    (deep / "rules.py").write_text(
+        RULES + 'import verify\nSTRANGE = verify.Spec(name="s", fn=strange, args={"x": verify.Arg(dims="17 1 2")})\n'
+    )
+    importlib.reload(sys.modules["scanned.namespace.rules"])
+    (spec,) = (rule.declared for rule in scan("scanned")[0] if rule.name.endswith(":strange"))
+    assert spec.name == "s" and [judged(rule).status.name for rule in scan("scanned")[0] if rule.declared] == ["PASS"]
     assert CliRunner().invoke(main, ["scan", "nosuchpackage", "--timeout", "0"]).exit_code == 2

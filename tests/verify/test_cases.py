@@ -1,6 +1,7 @@
 """The same address gives the same bits, on any machine and in runs of any length; and draws respect what the spec says."""
 
 import hashlib
+from dataclasses import replace
 
 import jax
 import ml_dtypes
@@ -328,3 +329,13 @@ def test_given_infinities_stay_where_they_are():
 @pytest.mark.parametrize("given", [np.zeros(5), np.ones(5), np.full(5, -3.0)])
 def test_constant_examples_are_varied(given):
     assert np.ptp(from_arrays("f", (given,), ("x",), {}, 0, 1, "given").args[0]) > 0
+
+
+def test_integers_without_bounds_are_in_range_of_every_dimension():
+    """As indices they may lie beyond one that JAX clamps in the value and drops in the gradient."""
+    spec = Spec(name="take", fn=lambda t, i: t[i], args={"t": Arg(dims="v d"), "i": Arg(dims="n", dtype="int32")})
+    drawn = [case for case in draw(spec, 0, range(104)) if case.args[1].size]
+    assert all(case.args[1].max() < min(size for size in case.args[0].shape if size) for case in drawn if case.args[0].size)
+    assert len({int(i) for case in drawn for i in case.args[1]}) > 4
+    given = replace(spec, args={**spec.args, "i": Arg(dims="n", dtype="int32", low=20, high=30)})
+    assert all(((case.args[1] >= 20) & (case.args[1] < 30)).all() for case in draw(given, 0, range(104)))

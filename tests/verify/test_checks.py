@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.power.corpus import CORPUS
-from verify import Arg, Spec, Status, check, checks, run
+from verify import Arg, Spec, Status, checks, run
+from verify.api import check as check_arrays
 from verify.cases import draw
 from verify.runner import judge
 from verify.spec import SpecError
@@ -284,6 +285,6 @@ def test_an_argument_that_is_minus_infinity_leaves_the_others_judged():
         return rule(total, lambda x, initial: (total(x, initial), x), lambda x, ct: (factor * ct * jax.nn.softmax(x), jnp.zeros(())))
 
     x, initial = jnp.array([0.5, -1.25, 2.0]), jnp.array(-jnp.inf)
-    assert (right := check(of(1.0), x, initial)).status is Status.PASS, str(right)
+    assert (right := check_arrays(of(1.0), x, initial)).status is Status.PASS, str(right)
     assert all(finding.comparisons for finding in right.findings if finding.check == "gradient")
-    assert check(of(1.0 + 1e-8), x, initial).status is Status.FAIL
+    assert check_arrays(of(1.0 + 1e-8), x, initial).status is Status.FAIL

@@ -47,6 +47,7 @@ wrong_shape = custom(_square, lambda res, ct: (jnp.sum(ct),))
 no_rule = jax.custom_vjp(_square)
 nan = Spec(name="nan", fn=custom(lambda x: jnp.log(-1 - x * x), lambda res, ct: (ct * 2 * res[0] / (1 + res[0] ** 2),)), args=X)
 inf = Spec(name="inf", fn=custom(lambda x: x + jnp.inf, lambda res, ct: (ct,)), args=X)
+half_spec = Spec(name="other", fn=half, args=X)
 one_nan = Spec(name="one_nan", fn=custom(lambda x: jnp.sqrt(x - 0.5), lambda res, ct: (ct / (2 * jnp.sqrt(res[0] - 0.5)),)), args={"x": Arg(dims="4", low=0.0, high=1.0)})
 unannotated = lambda x, y: x * y
 number = 3
@@ -127,6 +128,8 @@ def one_line(result, *words):
         ("no_such_module_here:f", ["no module 'no_such_module_here'"]),
         ("no_such_module_here.sub:f", ["no module 'no_such_module_here'"]),
         ("cli_rules.sub:f", ["no module 'cli_rules.sub'"]),
+        ("cli_rules", ["cli_rules is a module", "cli_rules:name"]),
+        ("cli_rules.square", ["cli_rules is a module", "cli_rules:square"]),
         ("cli_rules:squar", ["'squar'", 'Did you mean "square"?']),
         ("cli_rules:square.deeper", ["deeper"]),
         ("cli_rules:", ["cli_rules"]),
@@ -281,6 +284,18 @@ def test_fail_says_what_and_where_and_replays():
     address = next(line for line in result.stdout.splitlines() if "verify replay" in line).split("replay ")[-1].strip().strip("'")
     again = verify("replay", address)
     assert again.exit_code == 1 and "FAIL" in again.stdout
+
+
+def test_a_spec_is_called_in_the_report_what_it_was_called_on_the_command_line():
+    result = run("cli_rules:half_spec")
+    line = next(line for line in result.stdout.splitlines() if "verify replay" in line)
+    assert line.split()[-1].startswith("cli_rules:half_spec/0/") and verify("replay", line.split()[-1]).exit_code == 1
+
+
+def test_only_those_who_ask_get_the_table_and_what_to_read_is_the_derivation():
+    short, long = run("cli_rules:half").stdout, run("cli_rules:half", "-v").stdout
+    assert "(-v: a table)" in short and "error caught" not in short.split("FAIL", 1)[1] and "error caught" in long.split("FAIL", 1)[1]
+    assert "(verify explain cli_rules:half)" in " ".join(short.split())
 
 
 def test_a_shrunken_address_replays():

@@ -43,6 +43,9 @@ def test_assert_vjp_passes_and_fails(suite):
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*VjpMismatch*FAIL*"])
     result.stdout.fnmatch_lines(["*cotangent of x*"])
+    summary = next(line for line in result.outlines if line.startswith("FAILED"))
+    assert "sin FAIL: The co" in summary  # what is wrong, not how much was compared
+    assert "Like `check`, but raises" not in result.stdout.str()  # verify's own source
 
 
 def test_verify_run_passes_and_fails(suite):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from verify import SpecError
-from verify.sizes import DEFAULT_BOUNDS, ELEMENT_BUDGET, LARGE, MAX_RANK, dimension_names, parse, schedule
+from verify.sizes import ARGUMENT_BUDGET, DEFAULT_BOUNDS, ELEMENT_BUDGET, LARGE, MAX_RANK, dimension_names, parse, schedule
 
 EARLY = 48  # draws within which every edge of up to four dimensions must be met
 
@@ -134,6 +134,15 @@ def test_arrays_stay_small():
     """No draw multiplies to more than the budget, unless the spec's own smallest sizes do."""
     for sizes in drawn(300, tuple("abcde"), ()):
         assert np.prod(list(sizes.values())) <= ELEMENT_BUDGET
+
+
+@pytest.mark.parametrize("shape", ["*b t t", "t t u", "*b *c n n"])
+def test_an_argument_that_has_a_dimension_twice_stays_moderate(shape):
+    shapes = [parse(shape)]
+    plain, variadic = dimension_names(shapes)
+    drawn = [*itertools.islice(schedule(plain, variadic, {}, np.random.default_rng(0), lambda sizes: True, False, shapes), 200)]
+    assert all(np.prod([n for dim in shapes[0] for n in dim.size(sizes)]) <= ARGUMENT_BUDGET for sizes in drawn)
+    assert max(max(sizes[name] for name in plain) for sizes in drawn) >= 129  # and one dimension alone is as large as ever
 
 
 def test_budget_yields_to_the_smallest_sizes_asked_for():

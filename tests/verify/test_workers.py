@@ -1,7 +1,10 @@
 """Cases in processes: the same verdict as in this one, and a dying process takes only its own chunk with it."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -57,6 +60,30 @@ def test_the_same_verdict_in_processes_as_here() -> None:
         here = run_spec(spec, CHUNK + 3, 0, CHECKS)
         assert there.findings == here.findings
         assert (there.status, there.diagnosis, there.address) == (here.status, here.diagnosis, here.address)
+
+
+def idle(x):
+    time.sleep(600)
+    return x
+
+
+IDLE = Spec(name=f"{__name__}:IDLE", fn=idle, args=ARGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["end", "interrupt"])
+def test_nobody_is_waited_for_when_the_verdicts_stand(how: str) -> None:
+    """What still runs ends with the pool: after an early verdict, or Ctrl-C."""
+    with pytest.raises(KeyboardInterrupt) if how == "interrupt" else contextlib.nullcontext(), Workers(1) as workers:
+        before = set(multiprocessing.active_children())
+        workers.order(IDLE.name, 2, 0, CHECKS)
+        (worker,) = set(multiprocessing.active_children()) - before
+        if how == "interrupt":
+            raise KeyboardInterrupt
+    deadline = time.monotonic() + 10
+    while worker.exitcode is None and time.monotonic() < deadline:  # the pool waits for it, too: whoever is first knows
+        time.sleep(0.05)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow

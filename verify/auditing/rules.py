@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from verify.cases import Static
+from verify.spec import Spec
 
 WRAPPERS = ("jax", "equinox")  # packages whose inner functions are no rules of theirs
 SITES = 4  # source lines of calls that are remembered
@@ -40,7 +41,7 @@ class Rule:
     wrapper's. kind: "custom_vjp" or "custom_jvp".
     function: takes the arguments of a signature. whole: whether `function` is the rule itself, which can be traced at other shapes, rather than
     one call in a traced program. in_float64: the same rule, or None, as the program calls it when all of its numbers are float64: a rule may hold functions
-    that were made for the program's own dtypes.
+    that were made for the program's own dtypes. declared: the spec that its module has for it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Rule:
     whole: bool = True
     signatures: dict[Any, Signature] = field(default_factory=dict)
     in_float64: Callable[[], Rule | None] = lambda: None
+    declared: Spec | None = None
 
     @property
     def calls(self) -> int:

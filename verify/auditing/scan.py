@@ -1,6 +1,6 @@
 """`verify scan PACKAGE`: every custom rule that a package defines, and the verdict on those whose arguments can be guessed.
 
-Arguments come from jaxtyping annotations; else a few calls are tried: all arguments arrays of one shape, with the defaults of what is not an array.
+Arguments come from a `verify.Spec` of the rule in its module, or from jaxtyping annotations; else a few calls are tried: all arguments arrays of one shape, with the defaults of what is not an array.
 Of a rule that accepts none of these, the report shows the spec to fill in.
 """
 
@@ -67,13 +67,21 @@ def _names(root: Any) -> set[str]:
 def rules_of(module: Any, package: str) -> Iterator[Rule]:
     """The rules that a module and its classes hold, if their function is written in the package; each by the name under which it is held."""
     classes = {name: value for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__}
+    declared = {id(_rule(spec.fn)): spec for spec in vars(module).values() if isinstance(spec, Spec)}
     for prefix, holder in {"": module, **{f"{name}.": value for name, value in classes.items()}}.items():
         for attribute, value in list(vars(holder).items()):
             rule = _rule(value)
             if rule is not None and _package(getattr(written(rule.fun), "__module__", "")) == _package(package):
                 kind = "custom_vjp" if isinstance(rule, jax.custom_vjp) else "custom_jvp"
                 name = f"{module.__name__}:{prefix}{attribute}"
-                yield Rule(name=name, location=location(written(rule.fun)), place=location(plain(rule.fun)), kind=kind, function=rule)
+                yield Rule(
+                    name=name,
+                    location=location(written(rule.fun)),
+                    place=location(plain(rule.fun)),
+                    kind=kind,
+                    function=rule,
+                    declared=declared.get(id(rule)),
+                )
 
 
 def _package(module: Any) -> str:
@@ -120,7 +128,7 @@ def judged(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None) -> Ve
             name=rule.name, status=Status.SKIP, location=rule.location, notes=("it has no derivative rule yet (defvjp, defjvp)",)
         )
     with contextlib.suppress(SpecError):
-        spec = Spec(name=rule.name, fn=rule.function)
+        spec = replace(rule.declared, name=rule.name) if rule.declared else Spec(name=rule.name, fn=rule.function)
         arguments(spec)
         return replace(run_spec(spec, CASES, seed, checks), location=rule.location, address=None)
     if not (guesses := list(_guesses(rule))):
@@ -166,11 +174,12 @@ def template(rule: Rule) -> str:
     """A spec to fill in."""
     static = set(getattr(rule.function, "nondiff_argnums", ()))
     parameters = _parameters(rule) or []
-    described = ", ".join(f'"{p.name}": Arg(dims="...")' for i, p in enumerate(parameters) if i not in static)
+    described = ", ".join(f'"{p.name}": verify.Arg(dims="...")' for i, p in enumerate(parameters) if i not in static)
     options = ", ".join(f'"{p.name}": (...,)' for i, p in enumerate(parameters) if i in static)
     module, _, path = rule.name.partition(":")
     options = f", options={{{options}}}" if options else ""
     return (
-        f"its arguments cannot be guessed; say what they are: from {module} import {path.split('.')[0]}; "
+        f"its arguments cannot be guessed; say what they are (of a dict, list or tuple: one of Arg), beside the rule or elsewhere: import verify; "
+        f"from {module} import {path.split('.')[0]}; "
         f'SPEC = verify.Spec(name="{path}", fn={path}, args={{{described}}}{options})'
     )

@@ -112,10 +112,9 @@ def run_script(path: str, arguments: Sequence[str]) -> tuple[list[Rule], list[st
             if end.code not in (None, 0):
                 notes.append(f"the script ended with exit status {end.code}")
         except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1]
-            notes.append(
-                f"the script raised {type(error).__name__} at {line.filename}:{line.lineno}: {str(error)[:200]}; the rules heard before it are here"
-            )
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            line = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else f"{last.filename}:{last.lineno}"
+            notes.append(f"the script raised {type(error).__name__} at {line}: {str(error)[:200]}; the rules heard before it are here")
         with contextlib.suppress(Exception):
             jax.effects_barrier()
     jax.clear_caches()

@@ -30,7 +30,9 @@ DIRECTIONS = 2
 
 
 def applies(observation: Observation) -> bool:
-    return bool(observation.measured) and observation.limit == "float64" and differences_tell(observation) and autodiff.at_kink(observation)
+    return (
+        bool(observation.measured) and observation.limit == "float64" and differences_tell(observation) and autodiff.jumps_here(observation)
+    )
 
 
 def judge(observation: Observation) -> list[Finding]:

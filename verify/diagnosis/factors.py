@@ -79,7 +79,7 @@ def factor_sentence(readings: dict[str, float]) -> str | None:
     sign = "has the wrong sign" if ratio < 0 else ""
     if name == "1":
         return f"it {sign}" if sign else None
-    size = f"is the right one times {name}" + (f" (= {abs(ratio):.6g})" if not name.replace(".", "").isdigit() else "")
+    size = f"is the right one times {name}"
     hint = ""
     if name.startswith("sqrt("):
         hint = f": a factor 1/{name} is missing"

@@ -145,6 +145,19 @@ def _late(wrong: np.ndarray) -> str | None:
     return None
 
 
+def _of_diagonal(wrong: np.ndarray) -> str | None:
+    """A mask that is off by one, or of the other triangle."""
+    if wrong.ndim < 2 or min(wrong.shape[-2:]) < 3:
+        return None
+    rows, columns = np.indices(wrong.shape[-2:])
+    hits = np.flatnonzero(wrong.reshape(-1, *wrong.shape[-2:]).any(axis=0))
+    if len(hits) >= min(wrong.shape[-2:]) - 1:  # a first row has nothing to lose
+        for words, side in (("on", rows == columns), ("above", rows < columns), ("below", rows > columns)):
+            if side.reshape(-1)[hits].all():
+                return f"it is wrong {words} the diagonal of the last two axes only"
+    return None
+
+
 def _where(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
     size = np.max(np.abs(want), initial=0.0)
@@ -156,6 +169,8 @@ def _where(e: Evidence, leaf: int) -> str | None:
         return late
     if count == 1:
         return f"only one of {wrong.size} elements is wrong: {e.names[leaf]}{np.argwhere(wrong)[0].tolist()}"
+    if side := _of_diagonal(wrong):
+        return side
     for axis in range(wrong.ndim):
         lines = wrong.any(axis=tuple(a for a in range(wrong.ndim) if a != axis))
         hits = np.flatnonzero(lines)

@@ -37,7 +37,7 @@ def _contradiction(observation: Observation) -> str:
         return ""
     return (
         f"the oracles disagree (along a random direction, finite differences say {value:.10g} +- {bound:.2g}, autodiff of the reference "
-        f"{known:.10g}): the reference's own derivative is not that of the function's values. Does it use stop_gradient, rounding, bits or a custom "
+        f"{known:.10g}): the reference's own derivative is not that of the function's values. Does it use stop_gradient, rounding, bits, an index out of range or a custom "
         f"rule, or is this a kink? If it is meant (a straight-through estimator), say so in known_gaps, for finite-difference, taylor, adjoint, complex-step and second-order: then autodiff judges alone"
     )
 

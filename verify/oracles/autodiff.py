@@ -208,13 +208,18 @@ def bounded_jump(observation: Observation, leaf: int) -> np.ndarray:
 
 
 def at_kink(observation: Observation) -> bool:
-    """Whether the inputs lie on a kink of the reference, or on a point where its autodiff is wrong."""
+    """Whether the inputs lie on a kink of the reference, or where its autodiff is wrong."""
+    return jumps_here(observation) or _denied(observation) is not None
+
+
+def jumps_here(observation: Observation) -> bool:
+    """Whether the reference's gradient is another one beside the inputs, however near."""
     if observation.truth is None:
         return False
     around = (
         sides_in(observation.sides, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(observation.truth["base"]["reference"])
     )
-    return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around) or _denied(observation) is not None
+    return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around)
 
 
 def _estimate(

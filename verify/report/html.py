@@ -21,7 +21,7 @@ from markupsafe import Markup
 from verify.printable import clean
 from verify.records import Status
 from verify.report import figures
-from verify.report.words import NEXT, error_text, next_step
+from verify.report.words import NEXT, error_text, explained, next_step
 
 GLYPHS = {
     "FAIL": "✕",
@@ -71,6 +71,7 @@ def _verdict(position: int, verdict: Mapping[str, Any], columns: Sequence[str]) 
         "cells": [worst[check] for check in columns],
         "bad": first,
         "more": len({f["check"] for f in bad} - {f["check"] for f in first}),
+        "explained": explained(verdict["name"], verdict["address"], first[0]["check"]) if first else "",
         "next": next_step(first[0]["check"], first[0]["message"]) if first and status == "FAIL" else "",
         "figures": figures.of(evidence),
         "evidence": evidence,

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from verify.printable import clean
 from verify.records import Finding, Report, Status, Verdict
-from verify.report.words import error_text, next_step, totals
+from verify.report.words import error_text, explained, next_step, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
 
@@ -21,15 +21,19 @@ COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "
 def render_report(report: Report, width: int = 100, colour: bool = False, verbose: bool = False) -> str:
     """The whole report as text."""
     return _print(
-        [_table(report.verdicts), *(block for verdict in report.verdicts for block in _blocks(verdict, verbose)), _total(report)],
+        [
+            _table(report.verdicts),
+            *(block for verdict in report.verdicts for block in _blocks(verdict, verbose, " (-v: a table)")),
+            _total(report),
+        ],
         width,
         colour,
     )
 
 
-def render_verdict(verdict: Verdict, width: int = 100, colour: bool = False) -> str:
-    """One verdict as text, with a line for each check."""
-    return _print([_headline(verdict), *_blocks(verdict, verbose=True)], width, colour)
+def render_verdict(verdict: Verdict, width: int = 100, colour: bool = False, verbose: bool = True) -> str:
+    """One verdict as text; verbose: with a line for each check."""
+    return _print([_headline(verdict), *_blocks(verdict, verbose)], width, colour)
 
 
 def _print(parts: Iterable[RenderableType], width: int, colour: bool) -> str:
@@ -63,18 +67,18 @@ def _headline(verdict: Verdict) -> Text:
     return Text.assemble(clean(verdict.name), " ", (str(verdict.status), COLOURS[verdict.status]), counts)
 
 
-def _blocks(verdict: Verdict, verbose: bool) -> list[RenderableType]:
+def _blocks(verdict: Verdict, verbose: bool, hint: str = "") -> list[RenderableType]:
     blocks: list[RenderableType] = []
     if verdict.status is not Status.PASS:
-        blocks += [Text(), *_failure(verdict)]
-    if verbose or verdict.status not in (Status.PASS, Status.SKIP):
+        blocks += [Text(), *_failure(verdict, "" if verbose else hint)]
+    if verbose or verdict.status is Status.INCONCLUSIVE:  # the reasons of what was not compared are part of that answer
         blocks += [Text(), Padding(_checks(verdict), (0, 0, 0, 2))]
         if verdict.status is Status.PASS:
             blocks += [Padding(Text(clean(note), style="dim"), (0, 0, 0, 2)) for note in verdict.notes]
     return blocks
 
 
-def _failure(verdict: Verdict) -> list[RenderableType]:
+def _failure(verdict: Verdict, hint: str) -> list[RenderableType]:
     bad = [finding for finding in verdict.findings if finding.status is verdict.status]
     lines: list[RenderableType] = [Text.assemble((f"{verdict.status} ", COLOURS[verdict.status]), (clean(verdict.name), "bold"))]
     first = bad[0] if bad else None
@@ -87,7 +91,12 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
     if verdict.diagnosis:
         rows.add_row("why", Text(clean(verdict.diagnosis), style="bold"))
     if first and verdict.status is Status.FAIL:
-        rows.add_row("next", Text(next_step(first.check, first.message) + f" (verify explain {first.check})"))
+        rows.add_row(
+            "next",
+            Text(next_step(first.check, first.message) + f" (verify explain {explained(verdict.name, verdict.address, first.check)})"),
+        )
+    if first and (others := _others(verdict, first.check)):
+        rows.add_row("checks", Text(others + hint))
     if verdict.location:
         rows.add_row("rule", Text(clean(verdict.location)))
     if verdict.smallest_case:
@@ -100,6 +109,18 @@ def _failure(verdict: Verdict) -> list[RenderableType]:
     if not verdict.address and verdict.evidence and verdict.evidence.reproduce:  # lines that a terminal must not break
         paste = [Text("\n  in Python:", style="dim"), Text(clean(verdict.evidence.reproduce), no_wrap=True, overflow="ignore")]
     return [*lines, Padding(rows, (0, 0, 0, 2)), *paste]
+
+
+def _others(verdict: Verdict, check: str) -> str:
+    """Which other checks say the same, and that there is a table."""
+    same = [name for name in dict.fromkeys(f.check for f in verdict.findings if f.status is verdict.status) if name != check]
+    passed = {f.check for f in verdict.findings if f.status is Status.PASS} - {
+        f.check for f in verdict.findings if f.status is verdict.status
+    }
+    if verdict.status is not Status.FAIL or not (same or passed):
+        return ""
+    also = f"{', '.join(same)} {'fails' if len(same) == 1 else 'fail'}, too; " if same else ""
+    return f"{also}{len(passed)} {'passes' if len(passed) == 1 else 'pass'}"
 
 
 def _checks(verdict: Verdict) -> Group:

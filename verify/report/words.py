@@ -46,6 +46,11 @@ def next_step(check: str, message: str) -> str:
     return RAISES if check == "structure" and "the rule raises" in message else NEXT.get(check, "")
 
 
+def explained(name: str, address: str | None, check: str) -> str:
+    """What `verify explain` shows most about: the derivation of a function that can be named, where formulas are to be compared, else the check."""
+    return name if address and ":" in name and NEXT.get(check, "").startswith("compare the formula") else check
+
+
 def totals(report: Report) -> str:
     """How many verdicts say what, the worst first: "1 FAIL, 15 PASS"."""
     counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
