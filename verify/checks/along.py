@@ -9,7 +9,7 @@ import numpy as np
 from verify.observation import Measured, Observation
 from verify.oracles.agreement import project
 from verify.records import Finding, Status
-from verify.tolerance import CANNOT_TELL, EPS, FLOOR_ULPS, LOW_FACTOR, RELATIVE_64, UNDERFLOW_64
+from verify.tolerance import CANNOT_TELL, EPS, FLOOR_ULPS, LOW_FACTOR, LOW_FLOOR_ULPS, RELATIVE_64, UNDERFLOW_64
 
 
 def own_error(observation: Observation, rule: Measured, direction: Sequence[np.ndarray], size: float) -> float:
@@ -18,8 +18,9 @@ def own_error(observation: Observation, rule: Measured, direction: Sequence[np.n
     if rule.dtype == "float64":
         floor = sum(observation.scale(leaf) * float(np.sqrt(np.sum(v**2))) for leaf, v in enumerate(direction))
         return RELATIVE_64 * size + noise + FLOOR_ULPS * EPS["float64"] * floor + UNDERFLOW_64
-    factor = LOW_FACTOR[observation.limit]
-    return factor * EPS[observation.limit] * size + factor * noise
+    factor, eps = LOW_FACTOR[observation.limit], EPS[observation.limit]
+    floor = sum(observation.natural(leaf, most=1.0) * float(np.sqrt(np.sum(v**2))) for leaf, v in enumerate(direction))
+    return factor * (eps * size + noise) + LOW_FLOOR_ULPS[observation.limit] * eps * floor  # one element may be small by cancellation
 
 
 def judge_slope(
