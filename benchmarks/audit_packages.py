@@ -13,6 +13,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -126,7 +127,8 @@ def _message(verdict: Any) -> str:
     if verdict.status in ("PASS",):
         return ""
     worst = [finding for finding in verdict.findings if finding.status is verdict.status]
-    return verdict.diagnosis or next((f"{finding.check}: {finding.message}" for finding in worst), "") or " ".join(verdict.notes[:1])
+    said = verdict.diagnosis or next((f"{finding.check}: {finding.message}" for finding in worst), "") or " ".join(verdict.notes[:1])
+    return re.sub(r"/\S*?/(?:site-packages|lib)/(?=\w)", "", said)  # as it stands in any installation
 
 
 def _walk(jaxpr: Any) -> Iterator[Any]:
@@ -147,7 +149,7 @@ def _place(equation: Any) -> str:
 
 def _relative(place: str) -> str:
     """A path as it stands in any installation."""
-    return place.rpartition("site-packages/")[2]
+    return place.rpartition("site-packages/")[2].removeprefix(f"{ROOT}/")
 
 
 def _version(package: str) -> str | None:
