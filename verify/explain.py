@@ -63,8 +63,7 @@ def _explain_check(check: ModuleType) -> str:
 
 
 def _explain_spec(spec: Spec, html: bool) -> Explained:
-    module = sys.modules.get(getattr(spec.fn, "__module__", ""))
-    written = inspect.cleandoc(module.__doc__) if module is not None and module.__doc__ else ""
+    written = _written(spec.fn)
     worked = _example(spec)
     try:
         derived, reason = derive(spec), ""
@@ -85,6 +84,13 @@ def _explain_spec(spec: Spec, html: bool) -> Explained:
     from verify.derive import page  # jinja2, for pages alone
 
     return Explained(text, page.render(derived, written, worked) if html else None, derived.agrees)
+
+
+def _written(fn: Any) -> str:
+    """What its author says of a function: the derivation, where its module is a file of one operation, or its own docstring."""
+    module = sys.modules.get(getattr(fn, "__module__", ""))
+    derivation = (module and module.__doc__) or ""
+    return inspect.cleandoc(derivation if "\nBackward" in derivation else getattr(getattr(fn, "__wrapped__", fn), "__doc__", None) or "")
 
 
 def _claims(spec: Spec) -> str:

@@ -60,3 +60,8 @@ def test_every_check_has_a_page_by_name_and_by_code(check) -> None:
 def test_an_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(SpecError, match='Did you mean "linearity"'):
         explain("linearty")
+
+
+def test_a_function_is_described_by_itself_not_by_what_its_module_is_about() -> None:
+    assert "Cases in processes" not in explain("tests.verify.test_workers:RIGHT")
+    assert "Derivation." in explain("manual_vjp.ops.relu:relu")

@@ -79,7 +79,7 @@ def _differences(curve: Mapping[str, Any]) -> Figure:
     errors = [abs(slope - want) / size for slope in slopes]
     off, best = abs(rule - want) / size, min(errors)
     says = (
-        f"Central differences come within {best:.1e} of {curve['oracle']}; the rule stays {off:.1e} away."
+        f"Central differences {f'come within {best:.1e} of' if best else 'equal'} {curve['oracle']}; the rule stays {off:.1e} away."
         if off > best
         else f"The rule agrees with {curve['oracle']} along this direction as well as central differences do ({off:.1e}): the mistake does not show here."
     )
