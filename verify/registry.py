@@ -46,7 +46,7 @@ def _is_module(path: str) -> bool:
     _see_here()
     try:
         return importlib.util.find_spec(path) is not None
-    except (ImportError, ValueError, AttributeError):
+    except (Exception, SystemExit):  # the package around it is imported, and may raise anything
         return False
 
 
