@@ -274,6 +274,24 @@ def test_a_use_is_not_blamed_for_the_values_of_its_examples():
     assert "wrong in a plain call, too" in verdict.diagnosis
 
 
+def test_a_second_derivative_behind_many_kinks_that_no_first_derivative_shows():
+    """All zeros: the gradient by x is 0 on both sides of each relu's kink, as w is 0, and the mixed second derivative is a sum with each term there or not."""
+
+    def layer(x, w):
+        return jnp.maximum(x, 0.0) @ w
+
+    def of(factor):
+        return rule(
+            layer, lambda x, w: (layer(x, w), (x, w)), lambda r, ct: ((ct @ r[1].T) * (r[0] > 0), factor(jnp.maximum(r[0], 0.0).T) @ ct)
+        )
+
+    x, w = jnp.zeros((40, 2)), jnp.zeros((2, 3))
+    x = x.at[:, 1].set(jnp.linspace(0.5, 2.0, 40))
+    right, wrong = of(lambda h: h), of(lambda h: h + 1e-3 * (h - jax.lax.stop_gradient(h)))
+    assert check_arrays(right, x, w, checks=["second-order", "gradient"]).status is Status.PASS
+    assert check_arrays(wrong, x, w, checks=["second-order", "gradient"]).status is Status.FAIL
+
+
 def test_an_argument_that_is_minus_infinity_leaves_the_others_judged():
     """As the `initial` of a maximum or of a softmax. Moved by an ulp it stays what it is, and so the noise of the others is known."""
 

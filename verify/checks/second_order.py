@@ -17,6 +17,7 @@ from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
 from verify.slopes import direction_through
+from verify.values import largest
 
 CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
 POINTS = ("edges", "ties")  # styles with zeros, special values and equal entries: a first derivative may be right there, and the second not
@@ -65,7 +66,7 @@ def judge(observation: Observation) -> list[Finding]:
     outputs = range(len(inputs[2]))
     names = [*observation.call.names, *(["y_ct"] if len(outputs) == 1 else [f"y{k}_ct" for k in outputs])]
     noise = rounding_noise(result, moved)
-    jumps = _jumps(observation, program, weights, want) if observation.case.stress else [np.zeros(np.shape(value)) for value in want]
+    jumps = [np.zeros(np.shape(value)) for value in want]
 
     def compared() -> list[Finding]:
         error = tuple(
@@ -76,7 +77,8 @@ def judge(observation: Observation) -> list[Finding]:
         return compare(NAME, "the derivative of the gradient by", names, result["rule"], estimate, "float64", address)
 
     findings = compared()
-    if any(finding.status is Status.FAIL for finding in findings):  # nobody is accused of the reference's rounding
+    if any(finding.status is Status.FAIL for finding in findings):  # nobody is accused of the reference's rounding, or at its kinks
+        jumps = _jumps(observation, program, weights, want)
         noise = roughened(noise, lambda diff: program(diff, *inputs[1:])["reference"], observation.case, observation.diff)
         findings = compared()
     add_seconds(observation.seconds, program.seconds)
@@ -84,18 +86,22 @@ def judge(observation: Observation) -> list[Finding]:
 
 
 def _jumps(observation: Observation, program: engine.Program, weights: list[np.ndarray], want: list[np.ndarray]) -> list[np.ndarray]:
-    """How far the reference's second derivative at zeros and ties is from those just beside them, where it may have another branch; infinite where none is."""
-    direction = direction_through(observation.case, observation.diff)
-    beside = [
-        program(
-            [x + sign * tolerance.SIDE_STEPS[0] * v for x, v in zip(observation.diff, direction, strict=True)],
-            observation.rest, observation.cts["base"], weights,
-        )["reference"]
-        for sign in (1, -1)
-    ]  # fmt: skip
-    with np.errstate(invalid="ignore"):
-        jumps = [np.maximum(np.abs(ahead - value), np.abs(behind - value)) for ahead, behind, value in zip(*beside, want, strict=True)]
-    return [np.where(np.isfinite(jump), jump, np.inf) for jump in jumps]
+    """How far the reference's second derivative at zeros and ties is from those just beside them, where it may have another branch; infinite where none is.
+
+    An element may stand behind many kinks at once, as a weight behind a row of relus at 0: then several directions are looked at, and what is right may lie
+    further out than any of them shows.
+    """
+    jumps = [np.zeros(np.shape(value)) for value in want]
+    for k in range(tolerance.KINK_HALVES):
+        direction = direction_through(observation.case, observation.diff, k)
+        for sign in (1, -1):
+            moved = [x + sign * tolerance.SIDE_STEPS[0] * v for x, v in zip(observation.diff, direction, strict=True)]
+            beside = program(moved, observation.rest, observation.cts["base"], weights)["reference"]
+            with np.errstate(invalid="ignore"):
+                jumps = [np.maximum(jump, np.abs(other - value)) for jump, other, value in zip(jumps, beside, want, strict=True)]
+        if all(largest(jump) <= tolerance.KINK_JUMP * largest(value) for jump, value in zip(jumps, want, strict=True)):
+            break
+    return [np.where(np.isfinite(jump), tolerance.SHARED_KINK * jump, np.inf) for jump in jumps]
 
 
 def _scale(observation: Observation, leaf: int) -> float:
