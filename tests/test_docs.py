@@ -136,7 +136,7 @@ def test_every_constant_is_listed() -> None:
 
 
 def test_the_repository_is_the_same_everywhere() -> None:
-    files = ["pyproject.toml", "CITATION.cff", "docs/conf.py", "docs/index.md", "docs/tutorials/ci.md", "notebooks/verify.py"]
+    files = ["pyproject.toml", "CITATION.cff", "docs/conf.py", "docs/index.md", "docs/tutorials/ci.md", "notebooks/verify_on_colab.py"]
     for name in files:
         found = set(re.findall(r"github(?:\.com)?/([\w-]+/[\w-]+)", (ROOT / name).read_text()))
         assert found == {"manual-vjp/manual-vjp"}, f"{name}: {found}"

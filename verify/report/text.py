@@ -70,7 +70,7 @@ def _headline(verdict: Verdict) -> Text:
 def _blocks(verdict: Verdict, verbose: bool, hint: str = "") -> list[RenderableType]:
     blocks: list[RenderableType] = []
     if verdict.status is not Status.PASS:
-        blocks += [Text(), *_failure(verdict, "" if verbose else hint)]
+        blocks += [Text(), *_failure(verdict, None if verbose else hint)]
     if verbose or verdict.status is Status.INCONCLUSIVE:  # the reasons of what was not compared are part of that answer
         blocks += [Text(), Padding(_checks(verdict), (0, 0, 0, 2))]
         if verdict.status is Status.PASS:
@@ -78,7 +78,7 @@ def _blocks(verdict: Verdict, verbose: bool, hint: str = "") -> list[RenderableT
     return blocks
 
 
-def _failure(verdict: Verdict, hint: str) -> list[RenderableType]:
+def _failure(verdict: Verdict, hint: str | None) -> list[RenderableType]:
     bad = [finding for finding in verdict.findings if finding.status is verdict.status]
     lines: list[RenderableType] = [Text.assemble((f"{verdict.status} ", COLOURS[verdict.status]), (clean(verdict.name), "bold"))]
     first = bad[0] if bad else None
@@ -95,7 +95,7 @@ def _failure(verdict: Verdict, hint: str) -> list[RenderableType]:
             "next",
             Text(next_step(first.check, first.message) + f" (verify explain {explained(verdict.name, verdict.address, first.check)})"),
         )
-    if first and (others := _others(verdict, first.check)):
+    if first and hint is not None and (others := _others(verdict, first.check)):
         rows.add_row("checks", Text(others + hint))
     if verdict.location:
         rows.add_row("rule", Text(clean(verdict.location)))

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Hand-written derivatives, verified on this device
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/manual-vjp/manual-vjp/blob/main/notebooks/verify.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/manual-vjp/manual-vjp/blob/main/notebooks/verify_on_colab.ipynb)
 #
 # `verify` tells whether a hand-written JAX derivative is right, wrong, or cannot be judged; `manual_vjp` holds layers with such derivatives. This notebook verifies
 # some of the layers on the device at hand, trains with them, and verifies a rule of your own.
