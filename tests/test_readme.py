@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,12 @@ def test_the_published_slip_prints_what_the_readme_shows() -> None:
 def test_the_rule_with_a_missing_scale_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_rules.py").write_text(PYTHON[2] + "\nimport verify\n\n" + PYTHON[3])
     monkeypatch.syspath_prepend(tmp_path)
-    for target in ("my_rules:scaled_sum", "my_rules:SPEC"):
-        verdict = run(resolve(target))
+    sys.modules.pop("my_rules", None)
+    try:
+        verdicts = [run(resolve(target)) for target in ("my_rules:scaled_sum", "my_rules:SPEC")]
+    finally:
+        sys.modules.pop("my_rules", None)  # other pages have a module of this name, too
+    for verdict in verdicts:
         assert verdict.status is Status.FAIL
         assert "times sqrt(d)" in verdict.diagnosis
         assert "a factor 1/sqrt(d) is missing" in verdict.diagnosis
