@@ -54,18 +54,12 @@ def _judge(observation: Observation, measured: Measured, rough: bool = False) ->
     names = ["output"] if len(value.value) == 1 else [f"output{k}" for k in range(len(value.value))]
     plain_findings = compare(NAME, "the primal", names, base["primal"], value, measured.dtype, address, infinities=True)
     ruled = compare(NAME, "the forward rule's", names, base["out"], value, measured.dtype, address, infinities=True)
-    program = observation.exact_program
-    if (
-        (_failed(plain_findings) or _failed(ruled))
-        and not rough
-        and measured.dtype == "float64"
-        and program is not None
-        and observation.truth
-    ):
+    program, failed = observation.exact_program, _failed(plain_findings) or _failed(ruled)
+    if failed and not rough and measured.dtype == "float64" and program is not None and observation.truth:
         rest, cts = observation.rest, observation.cts["base"]
         noise = roughened(measured.out_noise, lambda diff: program(diff, rest, cts)["reference_out"], observation.case, observation.diff)
         return _judge(observation, replace(measured, out_noise=noise), rough=True)
-    if (_failed(plain_findings) or _failed(ruled)) and not _settled(observation, value):
+    if failed and not _settled(observation, value):
         message = (
             "at these extreme inputs the reference's value depends on how it is compiled (rounding before a difference of huge numbers)"
         )
