@@ -17,6 +17,7 @@ if hasattr(jax, "enable_x64"):
 else:  # 0.7.2
     from jax.experimental import enable_x64 as enable_x64  # type: ignore[no-redef,attr-defined]
 
+DEPTH = 32  # calls that are told of where an equation was written
 CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 CALLS = ("jit", "pjit", "closed_call", "core_call", *CUSTOM_RULES)
 
@@ -76,6 +77,11 @@ def source_line(equation: Any) -> str:
     """Where the user wrote an equation: "/path/file.py:12:4 (function)", or "" if unknown."""
     summary = source_info_util.summarize(equation.source_info)
     return "" if summary == "unknown" else summary
+
+
+def source_lines(equation: Any) -> list[str]:
+    """The same for each call on the way there, the innermost first; "unknown" if nothing is known."""
+    return source_info_util.summarize(equation.source_info, num_frames=DEPTH).split("\n")[::-1]
 
 
 def rule_source(equation: Any) -> tuple[str, str]:

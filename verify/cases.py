@@ -24,7 +24,9 @@ from verify.values import Key, alike, draw_values, generator, is_complex, round_
 MOST_INDICES = 10  # integers of an argument without bounds are below it
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
 SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a new shape costs most
-OPTIONS_FIRST = 16  # up to this index, cases of one shape have other options: a cache that forgets them shows
+OPTIONS_FIRST = (
+    16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
+)
 LONGEST, LONG_UNSAID = 2048, 300  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
@@ -129,7 +131,8 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         long = None if sizes is not None else _long(spec, index, plain, shape)
         long = long if long and _admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
-        block, place = divmod(index if index < OPTIONS_FIRST else index // SHAPE_CASES, len(combinations))
+        each = index < OPTIONS_FIRST or len(combinations) > OPTIONS_FIRST
+        block, place = divmod(index if each else index // SHAPE_CASES, len(combinations))
         order = generator(spec.name, seed, block, "options").permutation(len(combinations))
         options, absent = combinations[order[place]]
         if sizes is not None:

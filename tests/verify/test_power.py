@@ -15,7 +15,7 @@ from verify.cli import main
 from verify.power import edits, ends, surgery
 from verify.power.ladder import smallest_caught
 from verify.power.measure import judge_edits, summarised
-from verify.power.mutant import Edit, mutated
+from verify.power.mutant import Edit, mutated, operation
 from verify.power.plan import catching_check, prepare_plan
 from verify.power.screen import prepare
 from verify.report.power import render_json, render_markdown
@@ -197,8 +197,8 @@ def test_every_equation_edit_keeps_shape_and_dtype():
     for place in surgery.places(jaxpr):
         for name in edits.edits_of(place.equation):
             tried.add(name)
-            operation = surgery.Operation(place.path, lambda e, v, name=name: edits.edited(name, e, v))
-            assert jax.make_jaxpr(lambda *a, op=operation: surgery.run(jaxpr, a, op))(*args).out_avals == jaxpr.out_avals, name
+            changed = surgery.Operation(frozenset([place.path]), lambda e, v, name=name: edits.edited(name, e, v))
+            assert jax.make_jaxpr(lambda *a, op=changed: surgery.run(jaxpr, a, op))(*args).out_avals == jaxpr.out_avals, name
     assert len(tried) > 0.7 * len(edits.KINDS), set(edits.KINDS) - tried
 
 
@@ -222,8 +222,34 @@ def test_loops_and_branches_are_broken_inside():
     x = jnp.array([1.0, 2.0, 3.0])
     jaxpr = jax.make_jaxpr(program)(x)
     place = next(place for place in surgery.places(jaxpr) if place.equation.primitive.name == "mul")
-    (out,) = surgery.run(jaxpr, [x], surgery.Operation(place.path, lambda e, v: edits.edited("drop the second factor", e, v)))
+    (out,) = surgery.run(jaxpr, [x], surgery.Operation(frozenset([place.path]), lambda e, v: edits.edited("drop the second factor", e, v)))
     assert float(out) == 7.0 and float(program(x)) == 19.0
+
+
+def helper(x):
+    return 3.0 * x
+
+
+def in_blocks(x):
+    """A first part, and the others in a loop: the same lines, run twice in the traced program."""
+
+    def block(part):
+        return helper(part) + 1.0
+
+    rest = jax.lax.map(block, x[1:])
+    return block(x[0]) + rest.sum() - helper(x[1])
+
+
+def test_a_slip_is_made_in_each_run_of_its_line_and_in_no_other_line_that_calls_the_same_helper():
+    jaxpr = jax.make_jaxpr(in_blocks)(jnp.ones(3))
+    products = [place for place in surgery.places(jaxpr) if place.equation.primitive.name == "mul"]
+    assert len(products) == 3 and len({place.key for place in products}) == 2
+    (ones,) = {place.key for place in surgery.places(jaxpr) if place.equation.primitive.name == "add" and ".block)" in place.key[0]}
+    assert [place.key for place in surgery.places(jaxpr)].count(ones) == 2
+    (called_by_block,) = {key for key in (place.key for place in products) if ".block)" in key[0]}
+    slip = operation(Edit("equation", called_by_block, "drop the first factor"), jaxpr)
+    assert float(in_blocks(jnp.ones(3))) == 3 * 3 + 3 - 3
+    assert float(surgery.run(jaxpr, [jnp.ones(3)], slip)[0]) == 3 * 1 + 3 - 3
 
 
 def test_seeds_of_the_pool_are_not_those_of_the_cases():

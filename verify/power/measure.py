@@ -18,6 +18,7 @@ from verify.runner import run_spec
 from verify.spec import Spec, SpecError
 
 CHEAP = 2  # cases in float64 to judge before one in each of the users' dtypes, which is compiled
+TOGETHER = 12  # cases that are compared before the most telling of them are judged
 ENOUGH = 8  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
 WHOSE = {"residual": "a residual", "upstream": "the incoming cotangent", "cotangent": "a cotangent"}
 
@@ -104,7 +105,7 @@ def summarised(plan: Plan, mutants: Sequence[Mutant], smallest: dict[str, float 
 
 
 def _judged(plan: Plan, edit: Edit) -> Mutant:
-    """The verification's cases are judged until one FAILs, those first in which the edit changes a cotangent the most tellingly.
+    """The verification's cases are judged until one FAILs, of a dozen those first in which the edit changes a cotangent the most tellingly.
 
     An edit that changes nothing in any of them is looked for in the pool, and is no mistake if it changes nothing there. A transpose or
     an exchange that only a coincidence of sizes permits is caught where a case's sizes forbid it, as the backward raises there.
@@ -114,9 +115,14 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     sizes: dict[int, float] = {}
     tried: list[Prepared] = []
 
+    def size(prepared: Prepared) -> float:
+        if id(prepared) not in sizes:
+            sizes[id(prepared)] = difference(prepared, edit)
+        return sizes[id(prepared)]
+
     def caught(cases: Iterable[Prepared]) -> Mutant | None:
         for prepared in cases:
-            if sizes.setdefault(id(prepared), difference(prepared, edit)) == 0 or prepared in tried:
+            if size(prepared) == 0 or any(prepared is one for one in tried):
                 continue
             tried.append(prepared)
             if check := catching_check(spec, prepared.case, plan.selected):
@@ -127,9 +133,11 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
 
     if mutant := caught(_first(made)):
         return mutant
-    rest = sorted(made, key=lambda prepared: -sizes.setdefault(id(prepared), difference(prepared, edit)))
-    if mutant := caught(rest):
-        return mutant
+    for start in range(0, len(made), TOGETHER):
+        if len(tried) >= ENOUGH:
+            break
+        if mutant := caught(sorted(made[start : start + TOGETHER], key=size, reverse=True)):
+            return mutant
     changed = sum(size > 0 for size in sizes.values())
     if not changed and (mutant := _stopped_by_shapes(plan, edit)):
         return mutant
@@ -137,7 +145,7 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     if not changed and noticed is None:
         count = len(made) + sum(edit in prepared.fits for prepared in plan.pool)
         return _mutant(plan, edit, "equivalent", note=f"no cotangent changes in {count} inputs where it is made")
-    note = f"a cotangent changes in {changed} of the {len(plan.cases)} cases; {len(tried)} of these were judged"
+    note = f"a cotangent changes in {changed} of {len(sizes)} cases; {len(tried)} of these were judged"
     if noticed is not None:
         note = f"no cotangent changes in the {len(plan.cases)} cases, but with {noticed.case.describe() or 'other values'} one does"
     if tried and edit.where == "equation" and not placed:

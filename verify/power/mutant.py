@@ -116,23 +116,23 @@ def pulled(tree: Any) -> Callable[[list[Any], list[Any]], list[Any]]:
 
 def run(jaxpr: Any, residuals: Sequence[Any], cts: Sequence[Any], paths: Sequence[str], edit: Edit | None) -> list[Any]:
     """A traced pullback with one edit; without it where its target does not exist at these shapes."""
-    residuals = _changed("residual", residuals, list(range(len(residuals))), edit)
-    cts = _changed("upstream", cts, list(range(len(cts))), edit)
+    residuals = changed("residual", residuals, range(len(residuals)), edit)
+    cts = changed("upstream", cts, range(len(cts)), edit)
     out = surgery.run(jaxpr, [*residuals, *cts], operation(edit, jaxpr))
-    return _changed("cotangent", out, paths, edit)
+    return changed("cotangent", out, paths, edit)
 
 
 def operation(edit: Edit | None, jaxpr: Any) -> surgery.Operation | None:
     """What an edit of an equation does in this program."""
     if edit is None or edit.where != "equation":
         return None
-    for place in surgery.places(jaxpr):
-        if place.key == edit.target and edit.name in edits.edits_of(place.equation):
-            return surgery.Operation(place.path, lambda equation, values: edits.edited(edit.name, equation, values))
-    return None
+    paths = frozenset(
+        place.path for place in surgery.places(jaxpr) if place.key == edit.target and edit.name in edits.edits_of(place.equation)
+    )
+    return surgery.Operation(paths, lambda equation, values: edits.edited(edit.name, equation, values)) if paths else None
 
 
-def _changed(where: str, arrays: Sequence[Any], names: Sequence[Any], edit: Edit | None) -> list[Any]:
+def changed(where: str, arrays: Sequence[Any], names: Sequence[Any], edit: Edit | None) -> list[Any]:
     if edit is None or edit.where != where:
         return list(arrays)
     end, arrays = ends.end_of(where, edit.name), [jnp.asarray(array) for array in arrays]

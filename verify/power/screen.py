@@ -16,7 +16,7 @@ from verify import _compat, engine, programs
 from verify.cases import Case
 from verify.observation import natural_scale
 from verify.power import edits, ends, surgery
-from verify.power.mutant import Edit, opened, pulled, run
+from verify.power.mutant import Edit, changed, opened, pulled, run
 from verify.spec import Spec
 from verify.tolerance import FLOOR_ULPS
 from verify.values import cast, largest, wide
@@ -110,8 +110,18 @@ def difference(prepared: Prepared, edit: Edit) -> float:
     program = engine.exact(
         lambda r, c: run(prepared.jaxpr, r, c, prepared.paths, edit), prepared.residuals, prepared.cts
     )  # fmt: skip
-    got = program(prepared.residuals, prepared.cts)
-    return max((_relative(g, w, size) for g, w, size in zip(got, prepared.want, prepared.sizes, strict=True)), default=0.0)
+    got, growth = program(prepared.residuals, prepared.cts), _growth(prepared.residuals, edit)
+    return max((_relative(g, w, size * growth) for g, w, size in zip(got, prepared.want, prepared.sizes, strict=True)), default=0.0)
+
+
+def _growth(residuals: Sequence[np.ndarray], edit: Edit) -> float:
+    """How much larger a residual is with the edit: what cancels, is rounded by so much more."""
+    if edit.where != "residual":
+        return 1.0
+    with _compat.enable_x64(True):
+        edited = changed("residual", residuals, range(len(residuals)), edit)[edit.target]
+    old, new = largest(wide(residuals[edit.target])), largest(wide(edited))
+    return max(new / old, 1.0) if old else 1.0
 
 
 def _relative(got: Any, want: Any, natural: float) -> float:

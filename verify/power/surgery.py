@@ -1,7 +1,8 @@
-"""A traced backward pass run again, equation by equation, with one equation changed; and where each equation stands in the user's source."""
+"""A traced backward pass run again, equation by equation, with some changed; and where each equation stands in the user's source."""
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,21 +18,30 @@ from verify import _compat
 INLINE = ("jit", "pjit", "closed_call", "core_call")
 REBUILT = ("scan", "cond", "checkpoint", "remat2")  # run with a changed inner program; loops with a condition may never end, so they stay
 JAX = str(Path(jax.__file__).parent)
-Key = tuple[str, str, int]  # source ("/path/file.py:12:4 (function)", or ""), primitive, ordinal among these
+VERIFY = f"{Path(__file__).parents[1]}/"
+CALLED_FROM, LOCAL = " < ", "<locals>"
+Key = tuple[
+    str, str, int
+]  # source ("/path/file.py:12:4 (function) < /path/file.py:40:8 (caller)", or ""), primitive, which of these in one run of the line
 Path_ = tuple[Any, ...]
+Lines = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An equation to change: where it is in the traced program, and what computes its outputs instead."""
+    """Equations to change: where they are in the traced program, and what computes their outputs instead."""
 
-    path: Path_
+    paths: frozenset[Path_]
     replacement: Callable[[Any, list[Any]], list[Any]]
+
+    def within(self, path: Path_) -> bool:
+        """Whether one of them is this equation or inside of it."""
+        return any(one[: len(path)] == path for one in self.paths)
 
 
 @dataclass(frozen=True)
 class Place:
-    """An equation of a traced program: its name over all shapes (key), and where it is in this one (path)."""
+    """An equation of a traced program: its name in the source (key), which several equations may have, and where it is in this program (path)."""
 
     key: Key
     path: Path_
@@ -41,31 +51,39 @@ class Place:
 def places(jaxpr: Any) -> list[Place]:
     """Every equation that can be changed, in order.
 
-    The user's line of an equation inside of a library's `jit` is the line of the call.
+    The user's line of an equation inside of a library's `jit` is the line of the call. A line of a helper is told apart by the line that calls it. A line
+    of a function inside of a function is not, so a slip in it is made in each run: in the first block of a loop, in the others, in what is left over.
     """
-    counts: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[Lines, str], int] = {}
     found = []
-    for path, equation, source in _visit(jaxpr, (), "", library=False):
-        which = (source, equation.primitive.name)
+    for path, equation, lines in _visit(jaxpr, (), (), library=False):
+        which = (lines, equation.primitive.name)
         counts[which] = counts.get(which, -1) + 1
-        found.append(Place((*which, counts[which]), path, equation))
+        name = CALLED_FROM.join(lines[: 1 if LOCAL in lines[0] else 2]) if lines else ""
+        found.append(Place((name, equation.primitive.name, counts[which]), path, equation))
     return found
 
 
-def _visit(jaxpr: Any, path: Path_, outer: str, library: bool) -> Iterator[tuple[Path_, Any, str]]:
+def _visit(jaxpr: Any, path: Path_, outer: Lines, library: bool) -> Iterator[tuple[Path_, Any, Lines]]:
     for i, equation in enumerate(_compat.closed(jaxpr).jaxpr.eqns):
-        source = outer if library else _compat.source_line(equation) or outer
+        source = outer if library else _lines(equation) or outer
         inner = _inner(equation)
         if not inner:
             yield (*path, i), equation, source
         for label, program in inner:
-            yield from _visit(program, (*path, i, label), source, library or _is_library(program))
+            yield from _visit(program, (*path, i, label), source, library or _is_library(equation, program))
 
 
-def _is_library(program: Any) -> bool:
+def _lines(equation: Any) -> Lines:
+    """The user's line, and those that called it."""
+    lines = itertools.takewhile(lambda line: not line.startswith(VERIFY), _compat.source_lines(equation))
+    return tuple(line for line in lines if line != "unknown")
+
+
+def _is_library(equation: Any, program: Any) -> bool:
     """A function that JAX itself jits, such as `jnp.where`: it is traced once, so its lines are those of whoever came first."""
     info = getattr(_compat.closed(program).jaxpr, "debug_info", None)
-    return str(getattr(info, "func_src_info", "")).partition(" at ")[2].startswith(JAX)
+    return equation.primitive.name in INLINE and str(getattr(info, "func_src_info", "")).partition(" at ")[2].startswith(JAX)
 
 
 def _inner(equation: Any) -> list[tuple[Any, Any]]:
@@ -81,7 +99,7 @@ def _inner(equation: Any) -> list[tuple[Any, Any]]:
 
 
 def run(jaxpr: Any, args: Sequence[Any], operation: Operation | None = None, path: Path_ = (), lines: bool = False) -> list[Any]:
-    """Evaluate a jaxpr on arrays or tracers, with the operation's equation replaced.
+    """Evaluate a jaxpr on arrays or tracers, with the operation's equations replaced.
 
     lines: let the backward of a custom_vjp be traced with the lines of its own source (JAX gives all of it the line of the call).
     """
@@ -94,9 +112,9 @@ def run(jaxpr: Any, args: Sequence[Any], operation: Operation | None = None, pat
 
     for i, equation in enumerate(jaxpr.jaxpr.eqns):
         here, values = (*path, i), [read(atom) for atom in equation.invars]
-        aimed = operation is not None and operation.path[: len(here)] == here
+        aimed = operation is not None and operation.within(here)
         name = equation.primitive.name
-        if operation is not None and operation.path == here:
+        if operation is not None and here in operation.paths:
             outputs = operation.replacement(equation, values)
         elif name in INLINE or (aimed and name in _compat.CUSTOM_RULES):
             ((label, program),) = _inner(equation)
@@ -113,7 +131,7 @@ def _rebuilt(equation: Any, operation: Operation, here: Path_) -> dict[str, Any]
     """The parameters of a loop, branch or checkpoint, with the operation done inside."""
     params = dict(equation.params)
     for label, program in _inner(equation):
-        if operation.path[len(here)] != label:
+        if not operation.within((*here, label)):
             continue
         changed: Any = jax.make_jaxpr(
             lambda *args, program=program, label=label: run(program, args, operation, (*here, label))
@@ -151,13 +169,16 @@ def _with_lines(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def source_text(source: str) -> tuple[str, str]:
-    """("folder/file.py:12", the text of that line) of a source as JAX gives it; ("", "") if unknown."""
-    match = re.match(r"(.*?):(\d+)(?::\d+)?(?: |$)", source)
-    if match is None:
+    """("folder/file.py:12", the text of that line) of a key's source, with the line that calls it if it has one; ("", "") if unknown."""
+    lines = [match for line in source.split(CALLED_FROM) if (match := re.match(r"(.*?):(\d+)(?::\d+)?(?: |$)", line))]
+    if not lines:
         return "", ""
-    path, line = Path(match[1]), int(match[2])
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return f"{shown}:{line}", linecache.getline(str(path), line).strip()
+    return ", called from ".join(_place(match) for match in lines), linecache.getline(lines[0][1], int(lines[0][2])).strip()
+
+
+def _place(match: re.Match[str]) -> str:
+    path = Path(match[1])
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{match[2]}"
 
 
 def equation_text(equation: Any) -> str:
