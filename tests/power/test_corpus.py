@@ -31,14 +31,10 @@ THIRD = 5  # of right rules every third; `benchmarks/error_rate.py` runs all, ov
 FAILURES = 5  # failing cases, of three shapes, from which the mistake is told; users have eight
 TELLING = ("gradient", "linearity")  # that a mistake is told from, beside the checks that must see it; `benchmarks/error_rate.py` makes all
 SOME = 12  # one entry in so many runs on every JAX version; all on the main one
-MISSED = {
-    "hypot-of-squares": "squares overflow beyond 1e154 only, and no draw is as large: products of such arguments overflow in right rules, too"
-}
 
 
-def marks(position: int, entry: Entry) -> list[pytest.MarkDecorator]:
-    missed = [pytest.mark.xfail(reason=MISSED[entry.name])] if entry.name in MISSED else []
-    return missed + ([pytest.mark.slow] if position % SOME else [])
+def marks(position: int) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if position % SOME else []
 
 
 def until_it_has_failed_a_few_times(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:
@@ -50,7 +46,7 @@ def until_it_has_failed_a_few_times(spec: Spec, cases: Sequence[Case], selected:
             return
 
 
-@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name, marks=marks(k, entry)) for k, entry in enumerate(CORPUS)])
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name, marks=marks(k)) for k, entry in enumerate(CORPUS)])
 def test_wrong_rule_is_caught_and_told_in_the_right_words_and_its_address_shows_it_again(entry: Entry) -> None:
     verdict = run_spec(entry.wrong, entry.cases, checks=[*entry.checks, *TELLING], judges=until_it_has_failed_a_few_times)
     failing = [finding for finding in verdict.findings if finding.status is Status.FAIL]

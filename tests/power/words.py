@@ -199,11 +199,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "intensity-not-conjugated": ("it is the complex conjugate of the right cotangent",),
     "hermitian-for-transposed": ("as if w were the complex conjugate of w",),
     "inverse-transform-for-transform": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
+    "hypot-of-squares": ("something overflows or vanishes in it on the way, as a square may",),
 }
 UNTOLD: dict[str, str] = {
     "causal-off-by-one": "another mask: no change of one input gives it, and comparisons inside of the reference are not varied",
     "heads-in-other-order": "a reshape in another order: no pattern for it",
-    "hypot-of-squares": "not caught",
     "log-of-clamped": "it fails in cases of one element, which show no pattern",
     "input-for-output-of-tanh": "the derivative at another point: values inside of the reference's own derivative are not exchanged",
     "dropout-another-mask": "it is said with which option, and which elements; not that they are those of another key",
