@@ -221,6 +221,31 @@ def test_a_wrapper_is_named_by_what_it_wraps():
     assert verdict.location.startswith("tests/verify/test_audit.py:")
 
 
+@pytest.mark.parametrize("differentiate", [False, True])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_rule_that_needs_what_its_program_holds_open(differentiate, factor):
+    opened = []
+
+    @jax.custom_vjp
+    def square(x):
+        if not opened:
+            raise RuntimeError("nothing is open")
+        return x * x
+
+    square.defvjp(lambda x: (x * x, x), lambda x, ct: (factor * x * ct,))
+
+    def program(x):
+        opened.append(True)
+        try:
+            return jax.lax.scan(lambda c, x: (c, square(x)), 0.0, x)[1].sum()
+        finally:
+            opened.pop()
+
+    (verdict,) = verify.audit(jax.grad(program) if differentiate else program, jnp.ones((3, 2)), checks=GRADIENT)
+    assert verdict.status is (Status.PASS if factor == 2 else Status.FAIL)
+    assert verdict.name.endswith("square") and "cannot be called outside of the program" in " ".join(verdict.notes)
+
+
 def test_listening_ends():
     before = jax.custom_vjp.__call__, jax.custom_jvp.__call__
     with pytest.raises(ZeroDivisionError), listening(Listener()):

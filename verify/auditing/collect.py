@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify import _compat
-from verify.auditing.listen import Listener, listening
+from verify.auditing.listen import Listener, Tracing, listening
 from verify.auditing.rules import Rule, Signature, near
 from verify.cases import Static
 from verify.errors import SpecError
@@ -36,6 +36,7 @@ def collect(program: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Rule
         return [leaf for leaf in jax.tree.leaves(program(*jax.tree.unflatten(tree, filled))) if hasattr(leaf, "dtype")]
 
     arrays = [leaves[i] for i in traced]
+    standing = functools.cache(lambda: _standing(flat, arrays))
     notes: list[str] = []
     concrete = not any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays)
     jax.clear_caches()
@@ -58,6 +59,7 @@ def collect(program: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Rule
     wide = functools.cache(lambda: _in_float64(program, args))
     for rule in rules:
         rule.in_float64 = lambda rule=rule: wide().get((rule.name, rule.place))
+        rule.standing = lambda rule=rule: standing().get(rule.place)
     return rules, notes
 
 
@@ -75,6 +77,18 @@ def _in_float64(program: Callable[..., Any], args: Sequence[Any]) -> dict[Any, R
         except SpecError:
             return {}
     return {(rule.name, rule.place): rule for rule in rules}
+
+
+def _standing(flat: Callable[..., Any], arrays: Sequence[Any]) -> dict[str, Rule]:
+    """By place the rules that the program calls, each as it stands at its first call, with all that the program holds open for it there."""
+    jax.clear_caches()
+    with listening(Tracing()) as tracing:
+        try:
+            jax.make_jaxpr(flat)(*arrays)
+        except Exception:  # that a rule is called twice where the program calls it once may be too much for it
+            return {}
+    rules = [_as_it_stands(equation) for equation in tracing.equations]
+    return {rule.place: rule for rule in reversed(rules)}
 
 
 def _take_values(listener: Listener, told: Listener) -> None:
@@ -99,25 +113,28 @@ def _unheard(jaxpr: Any, listener: Listener) -> list[Rule]:
     for equation in _compat.walk(jaxpr):
         if equation.primitive.name not in _compat.CUSTOM_RULES:
             continue
-        name, (path, _, line) = _compat.rule_source(equation)[0], _compat.rule_source(equation)[1].rpartition(":")
-        place = f"{near(path)}:{line}" if path else ""
-        shapes = tuple(f"{v.aval.dtype}{tuple(v.aval.shape)}" for v in equation.invars)
-        if place in heard:  # under vmap with other shapes than it was called with
+        rule = _as_it_stands(equation)
+        if rule.place in heard:  # under vmap with other shapes than it was called with
             continue
-        args = tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars)
-        kind = "custom_jvp" if "jvp" in equation.primitive.name else "custom_vjp"
-        rule = found.setdefault(
-            (place, name, shapes), Rule(name=name, location=place, place=place, kind=kind, function=_bound(equation), whole=False)
-        )
-        signature = rule.signatures.setdefault(shapes, Signature(args=args))
+        (shapes,) = rule.signatures
+        rule = found.setdefault((rule.place, rule.name, shapes), rule)
+        signature = rule.signatures[shapes]
         signature.calls += 1
         if (site := _compat.source_line(equation)) and site not in signature.sites:
             signature.sites.append(site)
     return list(found.values())
 
 
-def _bound(equation: Any) -> Callable[..., Any]:
-    def call(*leaves: Any) -> list[Any]:
-        return _compat.bind(equation, leaves, equation.params)
+def _as_it_stands(equation: Any) -> Rule:
+    """The rule of one equation, at its shapes; called by nobody yet."""
+    name, (path, _, line) = _compat.rule_source(equation)[0], _compat.rule_source(equation)[1].rpartition(":")
+    place = f"{near(path)}:{line}" if path else ""
+    kind = "custom_jvp" if "jvp" in equation.primitive.name else "custom_vjp"
+    shapes = tuple(f"{v.aval.dtype}{tuple(v.aval.shape)}" for v in equation.invars)
+    signature = Signature(args=tuple(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars))
+    bound = functools.partial(_call, equation)
+    return Rule(name=name, location=place, place=place, kind=kind, function=bound, whole=False, signatures={shapes: signature})
 
-    return call
+
+def _call(equation: Any, *leaves: Any) -> list[Any]:
+    return _compat.bind(equation, leaves, equation.params)

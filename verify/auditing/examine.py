@@ -36,6 +36,7 @@ WHAT_THEN = (
     ": if such arguments are allowed the rule is wrong, if not, nothing is known against it (verify.check judges arguments that you give)"
 )
 ONE_DTYPE = "it takes no other dtypes than those that it was made for: verified as the program calls it when all of its numbers are float64"
+STANDING = "it cannot be called outside of the program: verified as it stands there"
 OUTSIDE = "it cannot be called outside of the program"
 SLOW_SIZE = 64  # other sizes stay below, beside one that is larger
 
@@ -47,10 +48,9 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
     """
     verdict = _examined(rule, seed, checks, guessed)
     blind = verdict.status not in (Status.PASS, Status.SKIP) and not verdict.comparisons  # it raises, or nothing could be compared
-    if blind and (wide := rule.in_float64()):
-        again = _examined(wide, seed, checks, guessed)
-        if again.comparisons:
-            return _labelled(rule, replace(again, notes=(ONE_DTYPE, *again.notes[1:])))
+    for other, why in ((rule.in_float64, ONE_DTYPE), (rule.standing, STANDING)) if blind else ():
+        if (instead := other()) and (again := _examined(instead, seed, checks, guessed)).comparisons:
+            return _labelled(rule, replace(again, name=rule.name, notes=(why, *again.notes[1:])))
     if verdict.status is Status.ERROR:  # the program calls it, and nothing was raised there
         return _demoted(replace(verdict, notes=(*verdict.notes, OUTSIDE)))
     return verdict

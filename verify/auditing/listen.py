@@ -7,18 +7,20 @@ start with fresh caches.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
 
+from verify import _compat
 from verify.auditing.closures import freed
 from verify.auditing.rules import SITES, Rule, Signature, as_leaf, describe, identity, location, name_of, near, plain, positional, written
 from verify.cases import Static
@@ -26,6 +28,7 @@ from verify.cases import Static
 SILENT = (str(Path(jax.__file__).parent), __file__)  # whose lines are nobody's call
 source_info_util.register_exclusion(__file__)  # equations keep the user's line, not the one that tells of the call
 CALLBACKS = 3  # calls of one signature that tell their values
+Heard = TypeVar("Heard", "Listener", "Tracing")
 
 
 class Listener:
@@ -37,8 +40,8 @@ class Listener:
         self._asked: dict[Any, int] = {}
         self._lock = threading.Lock()
 
-    def hear(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """One call of a rule. A call with the wrong arguments is left to JAX, which says so."""
+    def hear(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]) -> None:
+        """One call of a rule, which `call(*args, **kwargs)` makes unheard. A call with the wrong arguments is left to JAX, which says so."""
         try:
             args = positional(rule.fun, args, kwargs)
         except TypeError:
@@ -75,6 +78,26 @@ class Listener:
             jax.debug.callback(store, *leaves)
 
 
+class Tracing:
+    """Traces each rule where it is called: a rule may need what the program holds open for it then, as `flax.nnx.custom_vjp` does."""
+
+    def __init__(self) -> None:
+        self.equations: list[Any] = []
+
+    def hear(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[..., Any]) -> None:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic)}
+
+        def flat(arrays: dict[int, Any]) -> Any:
+            args, kwargs = jax.tree.unflatten(tree, [arrays.get(i, leaf) for i, leaf in enumerate(leaves)])
+            return jax.tree.leaves(call(*args, **kwargs))
+
+        shapes = {i: jax.ShapeDtypeStruct(jnp.shape(array), jnp.result_type(array)) for i, array in arrays.items()}
+        jaxpr = jax.make_jaxpr(flat)(shapes)
+        if not any(isinstance(const, jax.core.Tracer) for const in jaxpr.consts):
+            self.equations += [equation for equation in jaxpr.eqns if equation.primitive.name in _compat.CUSTOM_RULES][:1]
+
+
 def _new_rule(rule: Any, kind: str) -> Rule:
     return Rule(
         name=name_of(rule.fun), location=location(written(rule.fun)), place=location(plain(rule.fun)), kind=kind, function=freed(rule)
@@ -90,13 +113,13 @@ def _caller() -> str:
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[Listener]:
+def listening(listener: Heard) -> Iterator[Heard]:
     """While inside, `listener` hears every call of a custom rule in this process."""
     originals = {cls: cls.__call__ for cls in (jax.custom_vjp, jax.custom_jvp)}
 
     def telling(original: Any) -> Any:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            listener.hear(self, args, kwargs)
+            listener.hear(self, args, kwargs, functools.partial(original, self))
             return original(self, *args, **kwargs)
 
         return call

@@ -41,7 +41,8 @@ class Rule:
     wrapper's. kind: "custom_vjp" or "custom_jvp".
     function: takes the arguments of a signature. whole: whether `function` is the rule itself, which can be traced at other shapes, rather than
     one call in a traced program. in_float64: the same rule, or None, as the program calls it when all of its numbers are float64: a rule may hold functions
-    that were made for the program's own dtypes. declared: the spec that its module has for it.
+    that were made for the program's own dtypes. standing: one call of it as it stands in the traced program, or None: it may need what is there only while
+    the program is traced. declared: the spec that its module has for it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Rule:
     whole: bool = True
     signatures: dict[Any, Signature] = field(default_factory=dict)
     in_float64: Callable[[], Rule | None] = lambda: None
+    standing: Callable[[], Rule | None] = lambda: None
     declared: Spec | None = None
 
     @property
