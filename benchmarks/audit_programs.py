@@ -183,6 +183,39 @@ def jax_stats() -> Any:
     return loss, (array(4),)
 
 
+@program("jax")
+def jax_pallas_norms() -> Any:
+    """Kernels for a GPU, interpreted."""
+    from jax.experimental.pallas.ops.gpu.layer_norm import layer_norm
+    from jax.experimental.pallas.ops.gpu.rms_norm import rms_norm
+
+    def loss(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+        return total(rms_norm(x, scale, shift, interpret=True), layer_norm(x, scale, shift, interpret=True))
+
+    return loss, (array(2, 8, 16), array(16, low=0.5), array(16))
+
+
+@program("jax")
+def jax_pallas_attention() -> Any:
+    from jax.experimental.pallas.ops.gpu.attention import BlockSizes, mha
+
+    blocks = BlockSizes(block_q=16, block_k=16, block_q_dkv=16, block_kv_dkv=16, block_q_dq=16, block_kv_dq=16)
+    return lambda q, k, v: total(mha(q, k, v, None, causal=True, block_sizes=blocks, interpret=True)), tuple(
+        array(1, 32, 2, 16, seed=seed) for seed in range(3)
+    )
+
+
+@program("jax")
+def jax_pallas_grouped_product() -> Any:
+    """A kernel for a TPU, interpreted: a product of each group of rows with a matrix of its own."""
+    from jax.experimental.pallas.ops.tpu.megablox.ops import gmm
+
+    def loss(rows: jax.Array, matrices: jax.Array, sizes: jax.Array) -> jax.Array:
+        return total(gmm(rows, matrices, sizes, preferred_element_type=jnp.float32, tiling=(8, 16, 16), interpret=True))
+
+    return loss, (array(24, 16), array(3, 16, 16), jnp.array([8, 5, 11], jnp.int32))
+
+
 @program("optax")
 def optax_losses() -> Any:
     import optax

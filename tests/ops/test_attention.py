@@ -84,6 +84,16 @@ def test_large_logits_do_not_overflow():
     assert all(np.isfinite(ct).all() for ct in cts)
 
 
+@pytest.mark.parametrize("size", [100.0, -100.0])
+def test_a_large_bias_in_rows_that_are_padded(size):
+    query, key, value = draw((1, 7, 1, 2), (1, 9, 1, 2), (1, 9, 1, 2))  # 7 rows in two blocks of 4
+    bias = jnp.full((1, 1, 1, 9), size, "float32")  # one row for all: those that are padded have it, too
+    got = pull(lambda *a: attention(*a, bias, block_size=4), query, key, value)
+    want = pull(lambda *a: reference(*a, bias), query, key, value)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_query_heads_look_at_the_key_head_of_their_group():
     """Head n looks at key head n // G: 4 query heads, 2 key heads, each of which holds its own number."""
     value = jnp.broadcast_to(jnp.array([10.0, 20.0])[None, None, :, None], SHAPES["value"])
