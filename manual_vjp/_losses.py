@@ -16,7 +16,7 @@ def require_reduction(op: str, reduction: str) -> None:
 
 
 def reduced(losses: Array, weights: Array | None, counted: Array | None, reduction: str) -> Array:
-    """Weighted losses, their sum, or the sum divided by the sum of the weights (0 if that is 0). `counted` is False for rows that do not exist."""
+    """Weighted losses, their sum, or the sum divided by the sum of the weights (by 1 if that is 0). `counted` is False for rows that do not exist."""
     weight = None if weights is None else weights.astype(losses.dtype)
     if counted is not None:
         losses = jnp.where(counted, losses, 0)
@@ -27,7 +27,7 @@ def reduced(losses: Array, weights: Array | None, counted: Array | None, reducti
     if reduction == "sum":
         return jnp.sum(weighted)
     total = losses.size if weight is None else jnp.sum(weight)
-    return jnp.where(total == 0, 0, jnp.sum(weighted) / jnp.where(total == 0, 1, total))
+    return jnp.sum(weighted) / jnp.where(total == 0, 1, total)
 
 
 def plain_reduced(losses: Array, weights: Array | None, reduction: str) -> Array:
@@ -36,7 +36,7 @@ def plain_reduced(losses: Array, weights: Array | None, reduction: str) -> Array
     if reduction == "none":
         return weighted.astype(losses.dtype)
     total = losses.size if weights is None else weights.sum()
-    value = weighted.sum() if reduction == "sum" else jnp.where(total == 0, 0, weighted.sum() / jnp.where(total == 0, 1, total))
+    value = weighted.sum() / (1 if reduction == "sum" else jnp.where(total == 0, 1, total))
     return value.astype(losses.dtype)
 
 

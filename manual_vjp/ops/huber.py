@@ -39,7 +39,7 @@ def huber(
         prediction, target: arrays of one shape, of any floating dtype.
         weights: a factor for each element, of the same shape; or None.
         delta: where the loss turns from quadratic to linear; a Python number above 0.
-        reduction: "mean" (the sum divided by the sum of the weights; 0 if that is 0), "sum" or "none".
+        reduction: "mean" (the sum divided by the sum of the weights, or by 1 if that is 0), "sum" or "none".
 
     Returns:
         A scalar, or with "none" an array of the shape of prediction; in the dtype that prediction and target promote to.

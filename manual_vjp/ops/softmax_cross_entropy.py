@@ -45,7 +45,7 @@ def softmax_cross_entropy(
         weights: a factor for each row; or None.
         label_smoothing: this part of the target is spread over all V classes; a Python number from 0 to 1.
         ignore_index: rows with this label count for nothing.
-        reduction: "mean" (the sum divided by the sum of the weights of rows that count; 0 if that is 0), "sum" or "none".
+        reduction: "mean" (the sum divided by the sum of the weights of rows that count, or by 1 if that is 0), "sum" or "none".
 
     Returns:
         A scalar, or with "none" an array `(*batch)`; in the dtype of logits.

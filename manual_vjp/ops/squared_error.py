@@ -37,7 +37,7 @@ def squared_error(
     Args:
         prediction, target: arrays of one shape, of any floating dtype.
         weights: a factor for each element, of the same shape; or None.
-        reduction: "mean" (the sum divided by the sum of the weights; 0 if that is 0), "sum" or "none".
+        reduction: "mean" (the sum divided by the sum of the weights, or by 1 if that is 0), "sum" or "none".
 
     Returns:
         A scalar, or with "none" an array of the shape of prediction; in the dtype that prediction and target promote to.
