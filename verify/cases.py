@@ -121,6 +121,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         lambda s: _admits(spec, shapes, s),
         zeros,
         list(shapes.values()),
+        many=len(combinations) > OPTIONS_FIRST,
     )
     shape: Sizes = {}
     for index in range(indices.stop):

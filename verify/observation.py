@@ -95,6 +95,11 @@ class Observation:
         return not any(out.size for out in outputs) or any(bool(np.isfinite(out).any()) for out in outputs)
 
     @property
+    def blurred(self) -> bool:
+        """Whether a function that knows no 64-bit types is at inputs of whose exponentials and differences float32 leaves few digits, in any formula."""
+        return bool(self.no_float64) and self.case.style in ("large", "huge", "spread")
+
+    @property
     def ct_scale(self) -> float:
         """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
         return next(

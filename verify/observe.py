@@ -39,14 +39,14 @@ def observe(spec: Spec, case: Case) -> Observation:
             low = programs.trace(call, cast(diff, dtypes), rest) if any(dtype != "float64" for dtype in dtypes) else None
             exact = low if fixed and spec.reference is not None and low else _traced_once(spec, call, diff, rest)
     except programs.StageError as error:  # kernels may know no 64-bit types; then only a reference can say what is right
-        if spec.reference is None:
-            raise
         fixed, dtypes = True, tuple("float32" if dtype == "float64" else dtype for dtype in dtypes)
         try:
             with enable_x64(False):
                 exact = low = programs.trace(call, cast(diff, dtypes), rest)
         except programs.StageError:
             raise error from None
+        if spec.reference is None:
+            raise programs.StageError(error.stage, error.cause, only_float64=True) from None
         no_float64 = f"the function cannot be traced with 64-bit types on ({str(error)[:200]}): it is judged in float32, with x64 off"
     cts = _cotangents(case, (low or exact).shapes)
     seconds: dict[str, float] = {}

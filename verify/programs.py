@@ -30,11 +30,14 @@ RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in 
 
 
 class StageError(Exception):
-    """A user's function raised; `stage` says which: "primal", "rule" (its forward or backward) or "reference"."""
+    """A user's function raised; `stage` says which: "primal", "rule" (its forward or backward) or "reference".
 
-    def __init__(self, stage: str, cause: BaseException) -> None:
+    only_float64: whether it raises with 64-bit types only.
+    """
+
+    def __init__(self, stage: str, cause: BaseException, only_float64: bool = False) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}")
-        self.stage, self.cause = stage, cause
+        self.stage, self.cause, self.only_float64 = stage, cause, only_float64
 
 
 @contextmanager

@@ -32,6 +32,8 @@ BY_CHANCE = (
     "the case that failed does not fail when it runs alone: what the rule computes depends on the calls before it (state outside of the residuals), on the time "
     "or on chance"
 )
+BLURRED = "the function knows no 64-bit types, and of numbers of such magnitudes float32 leaves too few digits to compare; `extremes` asks for finite ones"
+EXACT = ("structure", "zero-cotangent", "repeatability", "extremes", "residuals", "portability", "purity")  # that need none of these digits
 ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
 
 
@@ -111,10 +113,9 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
     for check in selected:
         if not check.applies(observation) or (check.NAME in all_checks.JUDGES and not observation.finite_somewhere):
             continue  # without a finite value there is no derivative to judge: `primal` says so
-        if check.NAME in spec.known_gaps:
-            findings.append(
-                Finding(check=check.NAME, status=Status.SKIP, message=f"declared gap: {spec.known_gaps[check.NAME]}", address=case.address)
-            )
+        left_out = BLURRED if observation.blurred and check.NAME not in EXACT else ""
+        if reason := f"declared gap: {spec.known_gaps[check.NAME]}" if check.NAME in spec.known_gaps else left_out:
+            findings.append(Finding(check=check.NAME, status=Status.SKIP, message=reason, address=case.address))
         else:
             findings += (
                 _excused(case, finding, observation.raised is not None, len(observation.measured)) for finding in _found(check, observation)
@@ -155,6 +156,11 @@ def _unusable(case: Case, error: StageError) -> Finding:
     if "defvjp" in text or "defjvp" in text:
         advice = (
             f"Give the rule its derivative with {'defjvp(rule)' if 'defjvp' in text else 'defvjp(forward, backward)'} before it is called"
+        )
+    elif error.only_float64:
+        advice = (
+            "It works with 64-bit types off, but there is nothing that says what is right: "
+            "give reference=, a formula that works in float64, and it is judged against that in float32"
         )
     elif case.sizes:
         advice = f"The inputs were {case.describe()}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"

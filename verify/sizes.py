@@ -131,17 +131,19 @@ def schedule(
     admits: Callable[[Sizes], bool],
     zeros: bool = False,
     shapes: Sequence[tuple[Dim, ...]] = (),
+    many: bool = False,
 ) -> Iterator[dict[str, int | tuple[int, ...]]]:
     """Endless sizes, each distinct while the bounds allow it: edges first, then random ones.
 
     First all 1, primes, equal sizes, each dimension 0 (if its bounds allow), 1, and large in turn while the others stay small, each pair
     equal, some pairs large together; then the same again with other numbers, mixed with random draws. A size outside its bounds is moved to the nearest bound. With `zeros`,
-    a dimension without bounds is 0 once, too. None of the `shapes` gets more than ARGUMENT_BUDGET elements, as far as the bounds allow.
+    a dimension without bounds is 0 once, too. With `many` combinations of options, more sizes are large, to meet more of them.
+    None of the `shapes` gets more than ARGUMENT_BUDGET elements, as far as the bounds allow.
     """
     names = [*plain, *variadic]
     seen: set[tuple[tuple[str, int | tuple[int, ...]], ...]] = set()
     stale = 0
-    for base in _patterns(names, bounds, rng, zeros):
+    for base in _patterns(names, bounds, rng, zeros, many):
         sizes: dict[str, int | tuple[int, ...]] = {}
         for name, size in base.items():
             low, high = bounds.get(name, (0, max(LARGE)))
@@ -168,10 +170,17 @@ def schedule(
 
 
 def _patterns(
-    names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: np.random.Generator, zeros: bool
+    names: Sequence[str], bounds: Mapping[str, tuple[int, int]], rng: np.random.Generator, zeros: bool, many: bool
 ) -> Iterator[dict[str, int]]:
     def small() -> dict[str, int]:
         return {name: int(rng.integers(2, 8)) for name in names}
+
+    def any_large(name: str) -> int:
+        low, high = bounds.get(name, DEFAULT_BOUNDS)
+        return int(rng.integers(max(low, (low + high) // 4), high + 1))
+
+    def any_size(name: str) -> int:
+        return any_large(name) if many and rng.integers(2) else _random_size(bounds.get(name, DEFAULT_BOUNDS), rng)
 
     turn, pairs = 0, list(itertools.combinations(names, 2))
     while True:
@@ -179,17 +188,21 @@ def _patterns(
         yield dict(zip(names, rng.permutation(np.resize(PRIMES, len(names))).tolist(), strict=True))
         yield dict.fromkeys(names, 3 + turn)
         for name in names:
-            for size in (LARGE[turn % len(LARGE)], 1, 0):
+            for size in (*([any_large(name)] if many else []), LARGE[turn % len(LARGE)], 1, 0):
                 if size or (bounds[name][0] == 0 if name in bounds else zeros and turn == 0):
                     yield {**{other: int(rng.integers(1, 6)) for other in names}, name: size}
         for first, second in pairs:
             same = int(rng.integers(2, 9))
-            yield {**small(), first: same, second: same}
+            sizes = {**small(), first: same, second: same}
+            if many and (others := [name for name in names if name not in (first, second)]):
+                other = others[rng.integers(len(others))]
+                sizes[other] = any_size(other)
+            yield sizes
         for k in range(min(TOGETHER, len(pairs))):
             first, second = pairs[(TOGETHER * turn + k) % len(pairs)]
             yield {**dict.fromkeys(names, 1), first: int(rng.integers(*BLOCKS)), second: int(rng.integers(*BLOCKS))}
         for _ in range(len(names) + 4):
-            yield {name: _random_size(bounds.get(name, DEFAULT_BOUNDS), rng) for name in names}
+            yield {name: any_size(name) for name in names}
         turn += 1
 
 

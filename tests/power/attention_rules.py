@@ -48,6 +48,34 @@ def softmax_denominator_constant(residuals, ct):
     return s_ct @ k, s_ct.T @ q, p.T @ ct
 
 
+# A kernel, which is compiled for 32-bit types only and has no derivative of its own: the reference says what is right.
+
+
+def kernel(q, k, v):
+    if jax.config.jax_enable_x64:  # as Pallas kernels raise whose index arithmetic is in int32
+        raise TypeError("the kernel takes 32-bit types only")
+    s = q @ k.T / q.shape[-1] ** 0.5
+    lse = jax.nn.logsumexp(s, -1, keepdims=True)
+    return jnp.exp(s - lse) @ v, lse
+
+
+def kernel_forward(q, k, v):
+    out, lse = kernel(q, k, v)
+    return out, (q, k, v, out, lse)
+
+
+def kernel_backward(residuals, ct):
+    q, k, v, out, lse = residuals
+    p = jnp.exp(q @ k.T / q.shape[-1] ** 0.5 - lse)
+    s_ct = p * (ct @ v.T - (out * ct).sum(-1, keepdims=True)) / q.shape[-1] ** 0.5
+    return s_ct @ k, s_ct.T @ q, p.T @ ct
+
+
+def kernel_without_row_sums(residuals, ct):
+    q, k, v, out, lse = residuals
+    return kernel_backward((q, k, v, 0 * out, lse), ct)
+
+
 # With a mask, the probabilities are computed again in the backward.
 
 
@@ -189,6 +217,8 @@ ENTRIES = (
     attention_entry("missing-scale", "scale", unscaled_attend_backward, "gradient", cases=40),
     attention_entry("scale-twice", "scale", twice_scaled, "gradient"),
     attention_entry("constant-denominator", "constant statistic", softmax_denominator_constant, "gradient"),
+    entry("kernel-without-row-sums", "dropped term", lambda q, k, v: kernel(q, k, v)[0], kernel_forward, kernel_without_row_sums, kernel_backward, QKV, "gradient",
+          reference=attend, dtypes=("float32",)),
     masked_entry("mask-forgotten", "mask", mask_forgotten),
     masked_entry("nothing-to-look-at", "mask", softmax_of_nothing, trigger=True),
     causal_entry("causal-off-by-one", "mask", partial(causal_backward, shift=1), options={"causal": (True,)}),

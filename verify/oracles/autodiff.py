@@ -25,6 +25,7 @@ from verify.tolerance import (
     EPS,
     FLOOR_ULPS,
     LOW_ULPS,
+    SATURATION,
     SINGULAR_DRIFT,
     STEEPEST,
     abstain,
@@ -133,8 +134,9 @@ def _settled(observation: Observation, estimate: Estimate, scales: Sequence[floa
 
 
 def low_scale(observation: Observation, leaf: int) -> np.ndarray:
-    """In low precision: the natural size of the gradient by each element."""
-    return observation.natural(leaf, most=1.0) * _steepness(observation.diff[leaf])
+    """In low precision: the natural size of the gradient by each element. A function that knows no float64 is asked at values for which others are in float64."""
+    most = SATURATION if observation.no_float64 else 1.0
+    return observation.natural(leaf, most) * _steepness(observation.diff[leaf])
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
