@@ -29,6 +29,7 @@ from benchmarks.audit_programs import PROGRAMS  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/audit_packages.json"
 BASELINE = ROOT / "benchmarks/audit_baseline.toml"
+DISTRIBUTIONS = {"tensorflow-probability": "tfp-nightly"}  # installed under another name: its JAX substrate
 NOT_FINISHED = "NOT FINISHED"
 ELSEWHERE = "ELSEWHERE"
 
@@ -154,7 +155,7 @@ def _relative(place: str) -> str:
 
 def _version(package: str) -> str | None:
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(DISTRIBUTIONS.get(package, package))
     except importlib.metadata.PackageNotFoundError:
         return None
 

@@ -704,3 +704,64 @@ def tokamax_cross_entropy() -> Any:
         return tokamax.linear_softmax_cross_entropy_loss(x, jnp.array([1, 0, 3, 2]), w, implementation="xla")
 
     return loss, (array(4, 8), array(8, 5))
+
+
+@program("tensorflow-probability")
+def tensorflow_probability_special() -> Any:
+    from tensorflow_probability.substrates.jax import math
+
+    def loss(x: jax.Array) -> jax.Array:
+        positive, unit = jnp.abs(x) + 0.5, jax.nn.sigmoid(x)
+        gamma = math.igammainv(positive, unit), math.igammacinv(positive, unit), math.log_gamma_difference(positive, positive + 9)
+        beta = math.betainc(positive, positive[::-1], unit), math.betaincinv(positive, positive[::-1], unit), math.lbeta(positive, unit)
+        return total(gamma, beta, math.erfcx(x), math.owens_t(x, positive), math.lambertw(positive), math.log_cosh(x), math.dawsn(x))
+
+    return loss, (array(5),)
+
+
+@program("tensorflow-probability")
+def tensorflow_probability_bessel() -> Any:
+    from tensorflow_probability.substrates.jax import math
+
+    def loss(x: jax.Array) -> jax.Array:
+        order, z = jnp.full(x.shape, 1.5), jnp.abs(x) + 0.5
+        return total(
+            *(f(order, z) for f in (math.bessel_ive, math.bessel_kve, math.log_bessel_ive, math.log_bessel_kve, math.bessel_iv_ratio))
+        )
+
+    return loss, (array(4),)
+
+
+@program("tensorflow-probability")
+def tensorflow_probability_linalg() -> Any:
+    from tensorflow_probability.substrates.jax import math
+
+    def loss(a: jax.Array, b: jax.Array) -> jax.Array:
+        matrix = a @ a.T + 3 * jnp.eye(len(a))
+        solved = math.hpsd_solve(matrix, b), math.hpsd_quadratic_form_solve(matrix, b)
+        return total(solved, math.hpsd_logdet(matrix), math.hpsd_quadratic_form_solvevec(matrix, b[:, 0]))
+
+    return loss, (array(4, 4), array(4, 2))
+
+
+@program("tensorflow-probability")
+def tensorflow_probability_distributions() -> Any:
+    from tensorflow_probability.substrates.jax import distributions as tfd
+
+    def loss(x: jax.Array) -> jax.Array:
+        positive, unit, key = jnp.abs(x) + 0.5, jax.nn.sigmoid(x), jax.random.key(0)
+        student, mises = tfd.StudentT(positive + 1, x, positive), tfd.VonMises(x, positive)
+        draws = (
+            tfd.Gamma(positive, positive).sample(seed=key),
+            tfd.InverseGaussian(positive, positive).sample(seed=key),
+            mises.sample(seed=key),
+        )
+        values = (
+            student.cdf(x[::-1]),
+            student.quantile(unit),
+            mises.cdf(x[::-1]),
+            tfd.TwoPieceNormal(x, positive, positive).sample(seed=key),
+        )
+        return total(draws, values)
+
+    return loss, (array(4),)
