@@ -16,6 +16,7 @@ from verify.cases import Case
 from verify.noise import Result
 from verify.slopes import Slope
 from verify.spec import Spec
+from verify.styles import EXTREME
 from verify.values import largest, rms, wide
 
 MIX = -2.0  # the third cotangent is first - 2 second: exact in every dtype, as cotangents are small multiples of a power of two
@@ -96,8 +97,11 @@ class Observation:
 
     @property
     def blurred(self) -> bool:
-        """Whether a function that knows no 64-bit types is at inputs of whose exponentials and differences float32 leaves few digits, in any formula."""
-        return bool(self.no_float64) and self.case.style in ("large", "huge", "spread")
+        """Whether a function that knows no 64-bit types leaves too few digits to compare: of exponentials and differences of large numbers in float32, in any
+        formula, and of difference quotients in 16 bits, where no reference says what is right.
+        """
+        few = self.truth is None and tolerance.EPS[self.limit] > tolerance.EPS["float32"]
+        return bool(self.no_float64) and (few or self.case.style in ("large", *EXTREME))
 
     @property
     def ct_scale(self) -> float:

@@ -25,6 +25,7 @@ from verify.values import cast, largest, wide
 
 COMPILED_EVERY = 16  # of so many cases, one shape goes through XLA in float64 even if NumPy could run it
 AS_USERS = 32  # up to this index, cases in users' dtypes are compiled as users compile, on the default device; later ones cheaply
+NO_REFERENCE = "the function knows no 64-bit types, and no reference says in float64 what is right"
 KEPT = 8  # traces and programs of the last shapes
 
 
@@ -33,21 +34,20 @@ def observe(spec: Spec, case: Case) -> Observation:
     call, diff, rest = programs.bind(spec, case)
     dtypes = tuple(dtype or "float64" for dtype in case.dtypes if dtype is not None) or ("float64",) * len(diff)
     fixed = case.dtype == "float64" and any(dtype != "float64" for dtype in dtypes)  # the spec allows no float64 here
-    no_float64 = ""
+    no_float64 = alone = ""
     try:
         with enable_x64(True):
             low = programs.trace(call, cast(diff, dtypes), rest) if any(dtype != "float64" for dtype in dtypes) else None
             exact = low if fixed and spec.reference is not None and low else _traced_once(spec, call, diff, rest)
-    except programs.StageError as error:  # kernels may know no 64-bit types; then only a reference can say what is right
+    except programs.StageError as error:  # kernels may know no 64-bit types
         fixed, dtypes = True, tuple("float32" if dtype == "float64" else dtype for dtype in dtypes)
         try:
             with enable_x64(False):
                 exact = low = programs.trace(call, cast(diff, dtypes), rest)
         except programs.StageError:
             raise error from None
-        if spec.reference is None:
-            raise programs.StageError(error.stage, error.cause, only_float64=True) from None
         no_float64 = f"the function cannot be traced with 64-bit types on ({str(error)[:200]}): it is judged in float32, with x64 off"
+        alone = "" if spec.reference is not None else NO_REFERENCE
     cts = _cotangents(case, (low or exact).shapes)
     seconds: dict[str, float] = {}
     seen: dict[str, Any] = {
@@ -62,7 +62,7 @@ def observe(spec: Spec, case: Case) -> Observation:
         "no_float64": no_float64,
     }
     try:
-        return Observation(**seen, **_measure(case, exact, diff, dtypes, fixed, rest, cts, seconds))
+        return Observation(**seen, **_measure(case, exact, diff, dtypes, fixed, rest, cts, seconds, alone))
     except programs.StageError as error:
         if error.stage != "rule":
             raise
@@ -71,11 +71,16 @@ def observe(spec: Spec, case: Case) -> Observation:
 
 def _measure(
     case: Case, call: programs.Traced, diff: list[Any], dtypes: tuple[str, ...], fixed: bool, rest: list[Any], cts: Mapping[str, list[Any]],
-    seconds: dict[str, float],
+    seconds: dict[str, float], alone: str,
 ) -> dict[str, Any]:  # fmt: skip
     compiled = case.index % COMPILED_EVERY < SHAPE_CASES
     program, no_truth = _compiled_once(
-        call, compiled, not fixed, lambda: _exact_program(call, diff, rest, cts["base"], not fixed, compiled)
+        call,
+        compiled,
+        not fixed,
+        lambda: (
+            (_own_values(call, diff, dtypes, rest), alone) if alone else _exact_program(call, diff, rest, cts["base"], not fixed, compiled)
+        ),
     )
     rule_limit, reference_limit = lowest_float(call.jaxpr), lowest_float(program.jaxpr, programs.REFERENCE_PART)
     exact = _runs(program, diff, rest, cts)
@@ -99,7 +104,7 @@ def _measure(
         lost = [] if truth is None else flushed(program, max(low, key=_eps), diff, rest, cts["base"])
         measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, moved, lost, seconds))
     add_seconds(seconds, program.seconds)
-    slopes_of = "primal" if not fixed and (rule_limit == "float64" or no_truth) else "reference_out"
+    slopes_of = "primal" if alone or (not fixed and (rule_limit == "float64" or no_truth)) else "reference_out"
     slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
     slopes = slopes_along(program, case, diff, rest, cts["base"], slopes_of, slopes_limit, every=bool(no_truth))
     sides = () if no_truth else sides_of(program, slopes[0].direction, diff, rest, cts["base"])
@@ -160,6 +165,13 @@ def _exact_program(
         return engine.exact(
             programs.core(call, with_reference=False), diff, rest, cts, compiled=compiled
         ), f"JAX cannot differentiate the primal: {error}"
+
+
+def _own_values(call: programs.Traced, diff: list[Any], dtypes: tuple[str, ...], rest: list[Any]) -> engine.Program:
+    """The values of a function that knows no 64-bit types, at float64 inputs that are rounded for it."""
+    with programs.stage("compilation"):
+        program = engine.quick(lambda diff, rest: {"primal": call.run(diff, rest)}, cast(diff, dtypes), rest, x64=False)
+    return replace(program, run=lambda diff, rest, cts: {"primal": [wide(out) for out in program(cast(diff, dtypes), rest)["primal"]]})
 
 
 def _measure_low(

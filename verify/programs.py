@@ -30,14 +30,11 @@ RULE_PART, REFERENCE_PART = "verify_rule", "verify_reference"  # name scopes in 
 
 
 class StageError(Exception):
-    """A user's function raised; `stage` says which: "primal", "rule" (its forward or backward) or "reference".
+    """A user's function raised; `stage` says which: "primal", "rule" (its forward or backward) or "reference"."""
 
-    only_float64: whether it raises with 64-bit types only.
-    """
-
-    def __init__(self, stage: str, cause: BaseException, only_float64: bool = False) -> None:
+    def __init__(self, stage: str, cause: BaseException) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}")
-        self.stage, self.cause, self.only_float64 = stage, cause, only_float64
+        self.stage, self.cause = stage, cause
 
 
 @contextmanager

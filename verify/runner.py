@@ -32,7 +32,7 @@ BY_CHANCE = (
     "the case that failed does not fail when it runs alone: what the rule computes depends on the calls before it (state outside of the residuals), on the time "
     "or on chance"
 )
-BLURRED = "the function knows no 64-bit types, and of numbers of such magnitudes float32 leaves too few digits to compare; `extremes` asks for finite ones"
+BLURRED = "the function knows no 64-bit types, and too few digits are left here to compare; `extremes` asks for finite numbers"
 EXACT = ("structure", "zero-cotangent", "repeatability", "extremes", "residuals", "portability", "purity")  # that need none of these digits
 ENOUGH_FAILURES = 8  # failing cases after which a rule is known to be wrong
 
@@ -156,11 +156,6 @@ def _unusable(case: Case, error: StageError) -> Finding:
     if "defvjp" in text or "defjvp" in text:
         advice = (
             f"Give the rule its derivative with {'defjvp(rule)' if 'defjvp' in text else 'defvjp(forward, backward)'} before it is called"
-        )
-    elif error.only_float64:
-        advice = (
-            "It works with 64-bit types off, but there is nothing that says what is right: "
-            "give reference=, a formula that works in float64, and it is judged against that in float32"
         )
     elif case.sizes:
         advice = f"The inputs were {case.describe()}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"

@@ -134,12 +134,12 @@ def round_to(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def alike(rng: np.random.Generator, given: np.ndarray) -> np.ndarray:
-    """Values within the range of the given ones, without their structure (a symmetric or constant example hides mistakes)."""
+    """Values within the range of the given ones, without their structure (a symmetric or constant example hides mistakes); of ordinary size if none is finite."""
     if np.iscomplexobj(given):
         return alike(rng, given.real) + 1j * alike(rng, given.imag)
     finite = given[np.isfinite(given)]
     if not finite.size:
-        return given
+        return rng.integers(-300, 301, size=given.shape) / 100
     low, high = float(finite.min()), float(finite.max())
     if low == high:
         low, high = (low - 1.0, high + 1.0) if low == 0 else sorted((0.5 * low, 1.5 * low))

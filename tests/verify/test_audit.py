@@ -246,6 +246,48 @@ def test_a_rule_that_needs_what_its_program_holds_open(differentiate, factor):
     assert verdict.name.endswith("square") and "cannot be called outside of the program" in " ".join(verdict.notes)
 
 
+def test_a_call_in_its_own_forward_that_nobody_can_differentiate():
+    @ft.partial(jax.custom_vjp, nondiff_argnums=(1,))
+    def normalised(x, with_sum):
+        return (x / x.sum(), x.sum()) if with_sum else x / x.sum()
+
+    def backward(with_sum, residuals, ct):
+        if with_sum:
+            raise ValueError("no derivative with the sum")
+        y, total = residuals
+        return ((ct - (ct * y).sum()) / total,)
+
+    normalised.defvjp(lambda x, with_sum: (normalised(x, False), normalised(x, True)), backward)
+    (verdict,) = verify.audit(jax.grad(lambda x: normalised(x, False)[0]), jnp.arange(1.0, 5.0), checks=GRADIENT)
+    assert verdict.status is Status.PASS, str(verdict)
+    assert "nobody can, was left out: ValueError: no derivative with the sum" in " ".join(verdict.notes)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_values_at_which_nothing_can_be_told(wrong):
+    @jax.custom_vjp
+    def volume(matrix):  # of a positive definite matrix; NaN for others, as those that are drawn are
+        return 2 * jnp.log(jnp.diag(jnp.linalg.cholesky(matrix))).sum()
+
+    volume.defvjp(lambda m: (volume(m), m), lambda m, ct: (ct * jnp.linalg.inv(m) * (1.1 if wrong else 1),))
+    (verdict,) = verify.audit(volume, 4 * jnp.eye(3) + 1, checks=["gradient", "linearity"])
+    assert verdict.status is (Status.FAIL if wrong else Status.PASS), str(verdict)
+    assert wrong or "nothing could be told" in " ".join(verdict.notes)
+
+
+def test_an_argument_of_infinities_is_drawn_anew():
+    @jax.custom_jvp
+    def lower(x, y):
+        return jnp.minimum(x, y)
+
+    @lower.defjvp
+    def _(primals, tangents):
+        return lower(*primals), jnp.where(primals[0] <= primals[1], *tangents)
+
+    (verdict,) = verify.audit(lower, jnp.arange(4.0), jnp.full(4, jnp.inf), checks=GRADIENT)
+    assert verdict.status is Status.PASS, str(verdict)
+
+
 def test_listening_ends():
     before = jax.custom_vjp.__call__, jax.custom_jvp.__call__
     with pytest.raises(ZeroDivisionError), listening(Listener()):

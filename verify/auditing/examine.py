@@ -31,6 +31,7 @@ LARGE = 2**16  # elements of all arguments: above, only the checks that use one 
 TOO_LARGE = 2**21  # above, the program's own sizes are left out if there are others
 PRIMES = (3, 2, 5, 7, 11, 13, 17)
 DRAWN_RAISE = "the function itself raises at values that were drawn"
+DRAWN_UNTOLD = "right at the program's own values; at others that were drawn nothing could be told"
 WRONG_ELSEWHERE = "right at the program's own values; wrong at others that were drawn, at other sizes or in other dtypes"
 WHAT_THEN = (
     ": if such arguments are allowed the rule is wrong, if not, nothing is known against it (verify.check judges arguments that you give)"
@@ -70,7 +71,7 @@ def _examined(rule: Rule, seed: int, checks: Sequence[str] | None, guessed: bool
                 ),
             )
         verdict = run_cases(spec, cases, checks)
-        if verdict.status in (Status.FAIL, Status.ERROR):
+        if verdict.status in (Status.FAIL, Status.ERROR, Status.INCONCLUSIVE):
             verdict = _at_drawn_values_only(spec, [case for case in cases if case.index in own], checks, verdict)
         if verdict.status is Status.SKIP:  # nothing was compared: no success, and no reason to leave it out
             verdict = replace(verdict, status=Status.INCONCLUSIVE)
@@ -83,7 +84,7 @@ def _examined(rule: Rule, seed: int, checks: Sequence[str] | None, guessed: bool
 
 
 def _at_drawn_values_only(spec: Spec, own: Sequence[Case], checks: Sequence[str] | None, verdict: Verdict) -> Verdict:
-    """The verdict on a rule that is wrong, or raises, somewhere: is it at the program's own values?
+    """The verdict on a rule that is wrong, raises or cannot be judged somewhere: does it at the program's own values?
 
     Others may break what it requires of its arguments (sorted, symmetric, normalised, sizes that belong together), so a rule that is right where it is
     called is not accused of them. It is no success either: the program's values may happen to hide a mistake.
@@ -94,6 +95,9 @@ def _at_drawn_values_only(spec: Spec, own: Sequence[Case], checks: Sequence[str]
         if alone is None:
             return replace(_demoted(verdict), notes=(DRAWN_RAISE, *verdict.notes))
         return replace(alone, notes=(f"{DRAWN_RAISE}: {raised}", *alone.notes)) if alone else verdict
+    if verdict.status is Status.INCONCLUSIVE:
+        untold = next((finding.message for finding in verdict.findings if finding.status is Status.INCONCLUSIVE), "")
+        return replace(alone, notes=(f"{DRAWN_UNTOLD}: {untold}", *alone.notes)) if alone else verdict
     if alone:
         words = f"{WRONG_ELSEWHERE}{f' ({verdict.diagnosis})' if verdict.diagnosis else ''}{WHAT_THEN}"
         return replace(_demoted(verdict), diagnosis="", evidence=None, notes=(words, *verdict.notes))
@@ -118,6 +122,10 @@ def _cases(rule: Rule, seed: int, notes: list[str], own: list[int]) -> Iterator[
     usable = sorted((s for s in rule.signatures.values() if _has_float(s.args)), key=_elements)
     if not usable:
         return
+    reasons = [_refusal(rule, signature) for signature in usable]
+    if any(reasons) and not all(reasons):  # a forward that calls the rule itself, for more results, as kernels do
+        usable = [signature for signature, reason in zip(usable, reasons, strict=True) if not reason]
+        notes.append(f"a call that nobody differentiates in the program, and nobody can, was left out: {next(filter(None, reasons))}")
     rng = generator(rule.name, seed, 0, "audit")
     others = list(_other_sizes(rule, usable[0], rng)) if rule.whole else []
     fitting = [s for s in usable if _elements(s) <= TOO_LARGE] or ([] if others else usable[:1])
@@ -239,6 +247,32 @@ def _other_dtypes(rule: Rule, signature: Signature) -> list[str]:
 def _accepts(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> bool:
     """Whether the function can be traced with these arguments, and returns something to differentiate."""
     return any(jax.numpy.issubdtype(value.dtype, np.inexact) for value in outputs(rule, args, dtype))
+
+
+def _refusal(rule: Rule, signature: Signature) -> str:
+    """What the rule raises when a call that works is differentiated; "" if it can be."""
+    if not rule.whole or not outputs(rule, signature.args):
+        return ""
+    leaves, tree = jax.tree.flatten(signature.args, is_leaf=lambda node: isinstance(node, Static))
+    floats = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, Static) and jax.numpy.issubdtype(leaf.dtype, np.inexact)]
+
+    def gradient(arrays: list[Any]) -> Any:
+        def call(floating: list[Any]) -> list[Any]:
+            filled = [leaf.value if isinstance(leaf, Static) else array for leaf, array in zip(leaves, arrays, strict=True)]
+            for i, array in zip(floats, floating, strict=True):
+                filled[i] = array
+            out = jax.tree.leaves(rule.function(*jax.tree.unflatten(tree, filled)))
+            return [leaf for leaf in out if jax.numpy.issubdtype(leaf.dtype, np.inexact)]
+
+        out, pullback = jax.vjp(call, [arrays[i] for i in floats])
+        return pullback(out)
+
+    shapes = [None if isinstance(leaf, Static) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    try:
+        jax.eval_shape(gradient, shapes)
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
 
 
 def outputs(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> list[Any]:
