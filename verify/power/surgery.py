@@ -20,9 +20,8 @@ REBUILT = ("scan", "cond", "checkpoint", "remat2")  # run with a changed inner p
 JAX = str(Path(jax.__file__).parent)
 VERIFY = f"{Path(__file__).parents[1]}/"
 CALLED_FROM, LOCAL = " < ", "<locals>"
-Key = tuple[
-    str, str, int
-]  # source ("/path/file.py:12:4 (function) < /path/file.py:40:8 (caller)", or ""), primitive, which of these in one run of the line
+# The source ("/path/file.py:12:4 (function) < /path/file.py:40:8 (caller)", or ""), the primitive, and which of these in one run of the line.
+Key = tuple[str, str, int]
 Path_ = tuple[Any, ...]
 Lines = tuple[str, ...]
 
