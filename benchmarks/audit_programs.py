@@ -742,26 +742,3 @@ def tensorflow_probability_linalg() -> Any:
         return total(solved, math.hpsd_logdet(matrix), math.hpsd_quadratic_form_solvevec(matrix, b[:, 0]))
 
     return loss, (array(4, 4), array(4, 2))
-
-
-@program("tensorflow-probability")
-def tensorflow_probability_distributions() -> Any:
-    from tensorflow_probability.substrates.jax import distributions as tfd
-
-    def loss(x: jax.Array) -> jax.Array:
-        positive, unit, key = jnp.abs(x) + 0.5, jax.nn.sigmoid(x), jax.random.key(0)
-        student, mises = tfd.StudentT(positive + 1, x, positive), tfd.VonMises(x, positive)
-        draws = (
-            tfd.Gamma(positive, positive).sample(seed=key),
-            tfd.InverseGaussian(positive, positive).sample(seed=key),
-            mises.sample(seed=key),
-        )
-        values = (
-            student.cdf(x[::-1]),
-            student.quantile(unit),
-            mises.cdf(x[::-1]),
-            tfd.TwoPieceNormal(x, positive, positive).sample(seed=key),
-        )
-        return total(draws, values)
-
-    return loss, (array(4),)

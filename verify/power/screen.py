@@ -116,7 +116,7 @@ def difference(prepared: Prepared, edit: Edit) -> float:
 
 def _growth(residuals: Sequence[np.ndarray], edit: Edit) -> float:
     """How much larger a residual is with the edit: what cancels, is rounded by so much more."""
-    if edit.where != "residual":
+    if edit.where != "residual" or not jax.numpy.issubdtype(residuals[edit.target].dtype, np.floating):
         return 1.0
     with _compat.enable_x64(True):
         edited = changed("residual", residuals, range(len(residuals)), edit)[edit.target]
