@@ -199,6 +199,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "intensity-not-conjugated": ("it is the complex conjugate of the right cotangent",),
     "hermitian-for-transposed": ("as if w were the complex conjugate of w",),
     "inverse-transform-for-transform": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
+    "kernel-without-row-sums": ("The rule treats the reference's reduce_sum",),
     "hypot-of-squares": ("something overflows or vanishes in it on the way, as a square may",),
 }
 UNTOLD: dict[str, str] = {

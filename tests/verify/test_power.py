@@ -252,6 +252,17 @@ def test_a_slip_is_made_in_each_run_of_its_line_and_in_no_other_line_that_calls_
     assert float(surgery.run(jaxpr, [jnp.ones(3)], slip)[0]) == 3 * 1 + 3 - 3
 
 
+def test_a_key_among_the_residuals():
+    dropped = rule(
+        lambda x, key: jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0.0),
+        lambda x, key: (dropped(x, key), key),
+        lambda key, ct: (jnp.where(jax.random.bernoulli(key, 0.5, ct.shape), ct, 0.0), None),
+    )
+    spec = verify.Spec(name="dropped", fn=dropped, args={"x": verify.Arg(dims="n"), "key": verify.Arg(dtype="key")}, dtypes=())
+    power = verify.measure_power(spec, cases=8)
+    assert power.killed and any(mutant.edit.startswith("a residual") for mutant in power.mutants)
+
+
 def test_seeds_of_the_pool_are_not_those_of_the_cases():
     made = prepare_plan(LINEAR, 3, 0, None)
     assert len(made.cases) == 3 and len(made.pool) > 50

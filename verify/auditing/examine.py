@@ -18,6 +18,7 @@ import numpy as np
 from verify.auditing.rules import Rule, Signature
 from verify.cases import Case, Static, from_arrays
 from verify.errors import SpecError
+from verify.observe import NO_REFERENCE
 from verify.records import Finding, Status, Verdict
 from verify.runner import run_cases
 from verify.signature import argument_names
@@ -49,7 +50,10 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
     """
     verdict = _examined(rule, seed, checks, guessed)
     blind = verdict.status not in (Status.PASS, Status.SKIP) and not verdict.comparisons  # it raises, or nothing could be compared
-    for other, why in ((rule.in_float64, ONE_DTYPE), (rule.standing, STANDING)) if blind else ():
+    in_float32 = any(NO_REFERENCE in finding.message for finding in verdict.findings)  # coarsely, by its own values
+    others = [(rule.in_float64, ONE_DTYPE)] if blind or in_float32 else []
+    others += [(rule.standing, STANDING)] if blind else []
+    for other, why in others:
         if (instead := other()) and (again := _examined(instead, seed, checks, guessed)).comparisons:
             return _labelled(rule, replace(again, name=rule.name, notes=(why, *again.notes[1:])))
     if verdict.status is Status.ERROR:  # the program calls it, and nothing was raised there
