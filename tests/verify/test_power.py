@@ -259,8 +259,9 @@ def test_a_key_among_the_residuals():
         lambda key, ct: (jnp.where(jax.random.bernoulli(key, 0.5, ct.shape), ct, 0.0), None),
     )
     spec = verify.Spec(name="dropped", fn=dropped, args={"x": verify.Arg(dims="n"), "key": verify.Arg(dtype="key")}, dtypes=())
-    power = verify.measure_power(spec, cases=8)
-    assert power.killed and any(mutant.edit.startswith("a residual") for mutant in power.mutants)
+    plan = prepare_plan(spec, 3, 0, None)
+    mutants = judge_edits(plan, [edit for edit in plan.edits if edit.where == "residual"])
+    assert mutants and {mutant.status for mutant in mutants} <= {"killed", "equivalent"}
 
 
 def test_seeds_of_the_pool_are_not_those_of_the_cases():
