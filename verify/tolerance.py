@@ -42,7 +42,7 @@ LOW_ILL = 0.25  # in low precision: an element whose noise is this part of the a
 LOW_ULPS = 4.0
 # A zero that is the difference of two terms, each the product of two rounded factors.
 LOW_FLOOR_ULPS = {"float32": 16.0, "bfloat16": 4.0, "float16": 4.0}
-UNMEASURED = 8.0  # in low precision without a reference: how much more than a few ulps rounding may be that nobody measured
+UNMEASURED = 8.0  # in low precision, of a kernel or without a reference: how much more than a few ulps rounding may be that nobody measured
 STEEPEST = 16.0  # in low precision: an element so many times smaller than its array may have a gradient so many times larger
 TINY_ULPS = 4.0
 SHARED = 8  # elements from which on a factor that they share is no accident of rounding

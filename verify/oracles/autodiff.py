@@ -28,6 +28,7 @@ from verify.tolerance import (
     SATURATION,
     SINGULAR_DRIFT,
     STEEPEST,
+    UNMEASURED,
     abstain,
     noise_bound,
 )
@@ -135,8 +136,8 @@ def _settled(observation: Observation, estimate: Estimate, scales: Sequence[floa
 
 def low_scale(observation: Observation, leaf: int) -> np.ndarray:
     """In low precision: the natural size of the gradient by each element. A function that knows no float64 is asked at values for which others are in float64."""
-    most = SATURATION if observation.no_float64 else 1.0
-    return observation.natural(leaf, most) * _steepness(observation.diff[leaf])
+    most, more = (SATURATION, UNMEASURED) if observation.no_float64 else (1.0, 1.0)
+    return more * observation.natural(leaf, most) * _steepness(observation.diff[leaf])
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
