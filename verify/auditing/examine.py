@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from verify.auditing.calls import arrays, outputs, refusal
 from verify.auditing.rules import Rule, Signature
 from verify.cases import Case, Static, from_arrays
 from verify.errors import SpecError
@@ -126,7 +127,7 @@ def _cases(rule: Rule, seed: int, notes: list[str], own: list[int]) -> Iterator[
     usable = sorted((s for s in rule.signatures.values() if _has_float(s.args)), key=_elements)
     if not usable:
         return
-    reasons = [_refusal(rule, signature) for signature in usable]
+    reasons = [refusal(rule, signature) for signature in usable]
     if any(reasons) and not all(reasons):  # a forward that calls the rule itself, for more results, as kernels do
         usable = [signature for signature, reason in zip(usable, reasons, strict=True) if not reason]
         notes.append(f"a call that nobody differentiates in the program, and nobody can, was left out: {next(filter(None, reasons))}")
@@ -170,7 +171,7 @@ def _filled(signature: Signature, rng: np.random.Generator) -> tuple[Any, ...]:
     """The arguments with the program's values where they are known, and with integers that fit as indices where they are not."""
     leaves, tree = jax.tree.flatten(signature.args, is_leaf=lambda node: isinstance(node, Static))
     values = iter(signature.values or [None] * len(leaves))
-    below = _smallest_size(_arrays(signature.args))
+    below = _smallest_size(arrays(signature.args))
 
     def filled(leaf: Any) -> Any:
         if isinstance(leaf, Static):
@@ -189,21 +190,16 @@ def _smallest_size(arrays: Sequence[Any]) -> int:
 
 
 def _has_float(args: tuple[Any, ...]) -> bool:
-    return any(jax.numpy.issubdtype(leaf.dtype, np.inexact) for leaf in _arrays(args))
-
-
-def _arrays(args: Any) -> list[Any]:
-    leaves = jax.tree.leaves(args, is_leaf=lambda node: isinstance(node, Static))
-    return [leaf for leaf in leaves if not isinstance(leaf, Static)]
+    return any(jax.numpy.issubdtype(leaf.dtype, np.inexact) for leaf in arrays(args))
 
 
 def _elements(signature: Signature) -> int:
-    return sum(math.prod(leaf.shape) for leaf in _arrays(signature.args))
+    return sum(math.prod(leaf.shape) for leaf in arrays(signature.args))
 
 
 def _other_sizes(rule: Rule, signature: Signature, rng: np.random.Generator) -> Iterator[tuple[Any, ...]]:
     """The same arguments at other sizes: equal sizes stay equal, 1 stays 1; each only if the function accepts it."""
-    sizes = sorted({size for leaf in _arrays(signature.args) for size in leaf.shape if size > 1})
+    sizes = sorted({size for leaf in arrays(signature.args) for size in leaf.shape if size > 1})
     free = [size for size in sizes if _accepts(rule, _resized(signature, {size: size + 1}, rng))]
     if not free:
         return
@@ -217,7 +213,7 @@ def _other_sizes(rule: Rule, signature: Signature, rng: np.random.Generator) -> 
     found = 0
     for mapping in trials:
         args = _resized(signature, mapping, rng)
-        if found < OTHER_SIZES and sum(math.prod(leaf.shape) for leaf in _arrays(args)) <= LARGE and _accepts(rule, args):
+        if found < OTHER_SIZES and sum(math.prod(leaf.shape) for leaf in arrays(args)) <= LARGE and _accepts(rule, args):
             found += 1
             yield args
 
@@ -232,7 +228,7 @@ def _resized(signature: Signature, mapping: dict[int, int], rng: np.random.Gener
         return np.resize(value, shape) if isinstance(value, np.ndarray) else jax.ShapeDtypeStruct(shape, value.dtype)
 
     args = jax.tree.map(shaped, _filled(signature, rng), is_leaf=lambda node: isinstance(node, Static))
-    below = _smallest_size(_arrays(args))
+    below = _smallest_size(arrays(args))
 
     def inside(value: Any) -> Any:
         whole = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.size and value.min() >= 0
@@ -242,7 +238,7 @@ def _resized(signature: Signature, mapping: dict[int, int], rng: np.random.Gener
 
 
 def _other_dtypes(rule: Rule, signature: Signature) -> list[str]:
-    own = {str(leaf.dtype) for leaf in _arrays(signature.args) if jax.numpy.issubdtype(leaf.dtype, np.inexact)}
+    own = {str(leaf.dtype) for leaf in arrays(signature.args) if jax.numpy.issubdtype(leaf.dtype, np.inexact)}
     if any(dtype.startswith("complex") for dtype in own):
         return []
     return [dtype for dtype in USER_DTYPES if own != {dtype} and _accepts(rule, signature.args, dtype)]
@@ -251,51 +247,3 @@ def _other_dtypes(rule: Rule, signature: Signature) -> list[str]:
 def _accepts(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> bool:
     """Whether the function can be traced with these arguments, and returns something to differentiate."""
     return any(jax.numpy.issubdtype(value.dtype, np.inexact) for value in outputs(rule, args, dtype))
-
-
-def _refusal(rule: Rule, signature: Signature) -> str:
-    """What the rule raises when a call that works is differentiated; "" if it can be."""
-    if not rule.whole or not outputs(rule, signature.args):
-        return ""
-    leaves, tree = jax.tree.flatten(signature.args, is_leaf=lambda node: isinstance(node, Static))
-    floats = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, Static) and jax.numpy.issubdtype(leaf.dtype, np.inexact)]
-
-    def gradient(arrays: list[Any]) -> Any:
-        def call(floating: list[Any]) -> list[Any]:
-            filled = [leaf.value if isinstance(leaf, Static) else array for leaf, array in zip(leaves, arrays, strict=True)]
-            for i, array in zip(floats, floating, strict=True):
-                filled[i] = array
-            out = jax.tree.leaves(rule.function(*jax.tree.unflatten(tree, filled)))
-            return [leaf for leaf in out if jax.numpy.issubdtype(leaf.dtype, np.inexact)]
-
-        out, pullback = jax.vjp(call, [arrays[i] for i in floats])
-        return pullback(out)
-
-    shapes = [None if isinstance(leaf, Static) else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    try:
-        jax.eval_shape(gradient, shapes)
-    except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return ""
-
-
-def outputs(rule: Rule, args: tuple[Any, ...], dtype: str | None = None) -> list[Any]:
-    """The shapes that the function returns for these arguments, with floats in `dtype`; none if it cannot be traced with them."""
-
-    def leaf(value: Any) -> Any:
-        floating = jax.numpy.issubdtype(value.dtype, np.floating)
-        return jax.ShapeDtypeStruct(value.shape, dtype if dtype and floating else value.dtype)
-
-    leaves, tree = jax.tree.flatten(args, is_leaf=lambda node: isinstance(node, Static))
-    dynamic = [i for i, value in enumerate(leaves) if not isinstance(value, Static)]
-
-    def call(*arrays: Any) -> Any:
-        filled = [value.value if isinstance(value, Static) else value for value in leaves]
-        for i, array in zip(dynamic, arrays, strict=True):
-            filled[i] = array
-        return rule.function(*jax.tree.unflatten(tree, filled))
-
-    try:
-        return jax.tree.leaves(jax.eval_shape(call, *(leaf(leaves[i]) for i in dynamic)))
-    except Exception:
-        return []

@@ -19,7 +19,8 @@ from typing import Any
 
 import jax
 
-from verify.auditing.examine import examine, outputs
+from verify.auditing.calls import outputs
+from verify.auditing.examine import examine
 from verify.auditing.rules import Rule, Signature, location, plain, written
 from verify.cases import Static
 from verify.errors import SpecError
