@@ -129,18 +129,21 @@ def _timed(work: Callable[..., Any], *args: Any) -> float:
 def _check_grads(function: Callable[..., Any], case: Case) -> None:
     """With huge tolerances: only the time is of interest here."""
     arrays = [np.asarray(arg, np.float32) for arg in _arrays(case)]
-    optional = [arg is not None and arg.dtype != bool for arg in case.args]
 
     def call(*values: Any) -> Any:
         given = iter(values)
-        args = [next(given) if used else arg for arg, used in zip(case.args, optional, strict=True)]
+        args = [next(given) if _differentiable(arg) else arg for arg in case.args]
         return function(*args, **case.options)
 
     check_grads(call, arrays, order=1, modes=["rev"], atol=1e9, rtol=1e9)
 
 
 def _arrays(case: Case) -> list[Any]:
-    return [arg for arg in case.args if arg is not None and arg.dtype != bool]
+    return [arg for arg in case.args if _differentiable(arg)]
+
+
+def _differentiable(arg: Any) -> bool:
+    return arg is not None and jax.numpy.issubdtype(arg.dtype, jax.numpy.floating)
 
 
 if __name__ == "__main__":

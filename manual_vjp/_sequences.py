@@ -118,16 +118,18 @@ def require_arrays(op: str, arrays: Arrays, gates: int, state: tuple[str, ...]) 
     require_shape(op, "lengths", lengths, tuple(batch), f"because x has shape {jnp.shape(x)}")
 
 
-def walk_of(op: str, x: Array, reverse: bool, checkpoint: bool | int) -> Walk:
-    """How to walk through x. Raises ValueError for a checkpoint that is no number of steps."""
+def walk_of(op: str, x: Array, reverse: bool, checkpoint: bool, block_size: int | None) -> Walk:
+    """How to walk through x. Raises ValueError for an option that has no meaning."""
+    if not isinstance(checkpoint, bool):
+        raise ValueError(f"{op}: checkpoint is {checkpoint!r}, wanted True or False; the number of steps between checkpoints is block_size")
+    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+        raise ValueError(f"{op}: block_size is {block_size!r}, wanted a number of steps of at least 1, or None")
     length = jnp.shape(x)[-2]
-    if checkpoint is False:  # blocks without a rest, if it can be: a short block is compiled apart
-        block = next((size for size in range(BLOCK, MOST + 1) if length % size == 0), BLOCK)
-        return Walk(length, max(min(block, length), 1), bool(reverse), False)
-    steps = math.isqrt(max(length - 1, 0)) + 1 if checkpoint is True else checkpoint
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"{op}: checkpoint is {checkpoint!r}, wanted True, False or a number of steps of at least 1")
-    return Walk(length, max(min(steps, length), 1), bool(reverse), True)
+    if block_size is None and checkpoint:
+        block_size = math.isqrt(max(length - 1, 0)) + 1
+    elif block_size is None:  # blocks without a rest, if it can be: a short block is compiled apart
+        block_size = next((size for size in range(BLOCK, MOST + 1) if length % size == 0), BLOCK)
+    return Walk(length, max(min(block_size, length), 1), bool(reverse), checkpoint)
 
 
 def over_batch(rule: Callable[[Arrays], tuple[Array, State]], arrays: Arrays) -> tuple[Array, State]:

@@ -43,7 +43,8 @@ def gru(
     lengths: Int[Array, "*batch"] | None = None,
     *,
     reverse: bool = False,
-    checkpoint: bool | int = False,
+    checkpoint: bool = False,
+    block_size: int | None = None,
 ) -> tuple[Float[Array, "*batch T H"], Float[Array, "*batch H"]]:
     """A gated recurrent unit over each element of a sequence, as `flax.nnx.RNN(GRUCell)` and `torch.nn.GRU(batch_first=True)`.
 
@@ -57,14 +58,16 @@ def gru(
         lengths: how many elements each sequence has, integers `(*batch,)`; or None for T. What stands in x after them is not looked at; outputs are 0 there,
             and the last state is that after the last element (h0 if there is none), as in packed sequences of torch.
         reverse: begin with the last element of each sequence, and end with the first. Outputs stay in the places of their inputs.
-        checkpoint: keep for the backward a state every so many steps instead of all outputs, and compute the others again. True for about sqrt(T). It is of use
-            where outputs are not needed, or are rounded to 16 bits.
+        checkpoint: keep for the backward one state of each block of steps instead of all outputs, and compute the others again. It is of use where outputs are
+            not needed, or are rounded to 16 bits.
+        block_size: how many steps make a block, for which the products with inputs and weights are taken at once; None for 16 to 32, and for about sqrt(T) with
+            `checkpoint`.
 
     Returns:
         The state after each element, `(*batch, T, H)`, and the last one, `(*batch, H)`; in the dtype that the floating arguments promote to.
 
     Raises:
-        ValueError: a shape does not fit, or checkpoint is below 1.
+        ValueError: a shape does not fit, checkpoint is neither True nor False, or block_size is below 1.
         TypeError: an argument is not floating point, or lengths are not integers.
 
     Example:
@@ -77,7 +80,7 @@ def gru(
     """
     arrays = Arrays(x, w_x, w_h, b, b_h, (h0,), lengths)
     require_arrays("gru", arrays, 3, ("h0",))
-    hs, (h,) = _compiled(arrays, walk_of("gru", x, reverse, checkpoint))
+    hs, (h,) = _compiled(arrays, walk_of("gru", x, reverse, checkpoint, block_size))
     return hs, h
 
 
@@ -130,9 +133,9 @@ def _pull(slopes, state_ct):
 CELL = Cell(step=_step, slopes=_slopes, pull=_pull)
 
 
-def reference(x, w_x, w_h, b=None, b_h=None, h0=None, lengths=None, *, reverse=False, checkpoint=False):
+def reference(x, w_x, w_h, b=None, b_h=None, h0=None, lengths=None, *, reverse=False, checkpoint=False, block_size=None):
     """The textbook formula."""
-    del checkpoint  # it changes no value
+    del checkpoint, block_size  # they change no value
     size = w_h.shape[0]
     result = jnp.result_type(*(a for a in (x, w_x, w_h, b, b_h, h0) if a is not None))
 
@@ -167,6 +170,6 @@ SPEC = Spec(
         "lengths": Arg(dims="*batch", dtype="int32", optional=True, sample=_some_lengths),
     },
     sizes={"batch": (0, 4), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
-    options={"reverse": (False, True), "checkpoint": (False, True, 3)},
+    options={"reverse": (False, True), "checkpoint": (False, True), "block_size": (None, 3)},
     source="arXiv:1406.1078",
 )

@@ -40,7 +40,8 @@ def rnn(
     *,
     activation: str = "tanh",
     reverse: bool = False,
-    checkpoint: bool | int = False,
+    checkpoint: bool = False,
+    block_size: int | None = None,
 ) -> tuple[Float[Array, "*batch T H"], Float[Array, "*batch H"]]:
     """`h = activation(x[t] @ w_x + h @ w_h + b)` for each element of a sequence, as `flax.nnx.RNN(SimpleCell)` and `torch.nn.RNN(batch_first=True)`.
 
@@ -53,14 +54,16 @@ def rnn(
             and the last state is that after the last element (h0 if there is none), as in packed sequences of torch.
         activation: "tanh" or "relu".
         reverse: begin with the last element of each sequence, and end with the first. Outputs stay in the places of their inputs.
-        checkpoint: keep for the backward a state every so many steps instead of all outputs, and compute the others again. True for about sqrt(T). It is of use
-            where outputs are not needed, or are rounded to 16 bits.
+        checkpoint: keep for the backward one state of each block of steps instead of all outputs, and compute the others again. It is of use where outputs are
+            not needed, or are rounded to 16 bits.
+        block_size: how many steps make a block, for which the products with inputs and weights are taken at once; None for 16 to 32, and for about sqrt(T) with
+            `checkpoint`.
 
     Returns:
         The state after each element, `(*batch, T, H)`, and the last one, `(*batch, H)`; in the dtype that the floating arguments promote to.
 
     Raises:
-        ValueError: a shape does not fit, activation has another name, or checkpoint is below 1.
+        ValueError: a shape does not fit, activation has another name, checkpoint is neither True nor False, or block_size is below 1.
         TypeError: an argument is not floating point, or lengths are not integers.
 
     Example:
@@ -75,7 +78,7 @@ def rnn(
     require_arrays("rnn", arrays, 1, ("h0",))
     if activation not in ("tanh", "relu"):
         raise ValueError(f"rnn: activation is {activation!r}, wanted 'tanh' or 'relu'")
-    hs, (h,) = _compiled(arrays, walk_of("rnn", x, reverse, checkpoint), activation)
+    hs, (h,) = _compiled(arrays, walk_of("rnn", x, reverse, checkpoint, block_size), activation)
     return hs, h
 
 
@@ -127,9 +130,9 @@ CELLS = {
 }
 
 
-def reference(x, w_x, w_h, b=None, h0=None, lengths=None, *, activation="tanh", reverse=False, checkpoint=False):
+def reference(x, w_x, w_h, b=None, h0=None, lengths=None, *, activation="tanh", reverse=False, checkpoint=False, block_size=None):
     """The textbook formula; relu written with `z <= 0` so that NaN, which compares false, stays NaN."""
-    del checkpoint  # it changes no value
+    del checkpoint, block_size  # they change no value
     result = jnp.result_type(*(a for a in (x, w_x, w_h, b, h0) if a is not None))
 
     def step(x, h):
@@ -159,6 +162,6 @@ SPEC = Spec(
         "lengths": Arg(dims="*batch", dtype="int32", optional=True, sample=_some_lengths),
     },
     sizes={"batch": (0, 4), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
-    options={"activation": ("tanh", "relu"), "reverse": (False, True), "checkpoint": (False, True, 3)},
+    options={"activation": ("tanh", "relu"), "reverse": (False, True), "checkpoint": (False, True), "block_size": (None, 3)},
     source="Elman (Cognitive Science 14, 1990); Werbos (Proceedings of the IEEE 78, 1990)",
 )

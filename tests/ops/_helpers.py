@@ -155,7 +155,7 @@ CALLS = [
     Call(
         name="rnn",
         shapes={"x": (4, 4, 3), "w_x": (3, 2), "w_h": (2, 2), "b": None, "h0": (4, 2), "lengths": None},
-        options={"activation": "relu", "reverse": True, "checkpoint": 2},
+        options={"activation": "relu", "reverse": True, "checkpoint": True, "block_size": 2},
         split=("x", "h0"),
     ),
     Call(name="gru", shapes={"x": (4, 5, 3), "w_x": (3, 6), "w_h": (2, 6), "b": None, "b_h": (6,), "h0": None, "lengths": None}),

@@ -136,20 +136,22 @@ def test_torch_with_packed_sequences(name, lengths):
 
 
 @pytest.mark.parametrize(
-    ("name", "t", "steps", "reverse"),
+    ("name", "t", "block_size", "reverse"),
     [
-        ("lstm", 1, True, False),
+        ("lstm", 1, None, False),
         ("lstm", 17, 1, False),
-        ("lstm", 33, True, True),
+        ("lstm", 33, None, True),
         ("lstm", 7, 100, True),
         ("gru", 16, 5, False),
         ("rnn", 34, 16, True),
     ],
 )
-def test_checkpoints_change_nothing(name, t, steps, reverse):
+def test_checkpoints_and_blocks_change_nothing(name, t, block_size, reverse):
     options = {"reverse": reverse, "lengths": np.array([t // 2, 0, t]) if t > 16 else None}
     args = arguments(name, t)
-    agree(run(layer(name, checkpoint=steps, **options), args), run(layer(name, **options), args))
+    want = run(layer(name, **options), args)
+    agree(run(layer(name, checkpoint=True, block_size=block_size, **options), args), want)
+    agree(run(layer(name, block_size=block_size, **options), args), want)
 
 
 @pytest.mark.parametrize(("name", "reverse"), [("rnn", False), ("gru", True), ("lstm", True)])
@@ -240,8 +242,14 @@ def test_sixteen_bits_are_rounded_once():
         ({"h0": np.ones((3, 5), int)}, {}, TypeError, "gru: h0 has dtype int"),
         ({"lengths": np.ones(2, int)}, {}, ValueError, r"gru: lengths has shape \(2,\), wanted \(3,\)"),
         ({"lengths": np.ones(3)}, {}, TypeError, r"gru: lengths has dtype float\d\d, wanted integers"),
-        ({}, {"checkpoint": 0}, ValueError, "gru: checkpoint is 0, wanted True, False or a number of steps of at least 1"),
-        ({}, {"checkpoint": 2.5}, ValueError, "gru: checkpoint is 2.5, wanted"),
+        (
+            {},
+            {"checkpoint": 3},
+            ValueError,
+            "gru: checkpoint is 3, wanted True or False; the number of steps between checkpoints is block_size",
+        ),
+        ({}, {"block_size": 0}, ValueError, "gru: block_size is 0, wanted a number of steps of at least 1, or None"),
+        ({}, {"block_size": 2.5}, ValueError, "gru: block_size is 2.5, wanted"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
