@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import manual_vjp as mv
 import verify
-from manual_vjp import _windows
+from manual_vjp import _depthwise, _windows
 from manual_vjp.catalog import SPECS
 from manual_vjp.ops import conv as conv_module
 from tests.ops.test_against_libraries import TIGHT, agree, normal
@@ -86,6 +86,15 @@ def test_conv_in_blocks_of_examples_and_its_second_derivative():
 
     plain = jax.tree_util.Partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=LAYOUT[2])
     agree(kernels_cotangent(mv.conv), kernels_cotangent(plain), x, w, rtol=1e-10)  # sums of 4,800 terms
+
+
+def test_each_channel_for_itself_in_blocks_of_examples():
+    """A loop over three examples at a time, and two that are left; each channel makes two outputs."""
+    x, w = normal(5, 20, 18, 32), normal(3, 3, 1, 64, seed=1)
+    assert 2 * 20 * 18 * 64 < _depthwise.BLOCK < 4 * 20 * 18 * 64
+    options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": LAYOUT[2], "feature_group_count": 32}
+    ours = jax.tree_util.Partial(mv.conv, feature_group_count=None)
+    agree(ours, jax.tree_util.Partial(lax.conv_general_dilated, **options), x, w, rtol=1e-10)
 
 
 def im2col(x, kernel, strides, low, outputs, input_dilation, kernel_dilation):
