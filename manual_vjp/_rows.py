@@ -11,7 +11,7 @@ from jax import Array
 from manual_vjp._blocks import over_blocks, put, take
 from manual_vjp._rule import match, require_axes, require_shape, static_number
 
-BLOCK = 512  # rows that lie in a core's cache together with all that is made of them
+BLOCK = 256  # rows that lie in a core's cache together with all that is made of them
 LARGE = 2**21  # elements beyond which blocks pay: twice 8 MiB no longer fit the caches
 
 
