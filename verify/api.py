@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify.addresses import parse_address
-from verify.cases import Case, Static, draw, from_arrays
+from verify.cases import Case, Static, draw
 from verify.errors import VjpMismatch
 from verify.evidence import without_addresses
+from verify.given import from_arrays
 from verify.records import Status, Verdict
 from verify.registry import resolve
 from verify.runner import run_cases, run_spec

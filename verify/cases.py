@@ -19,7 +19,7 @@ from verify.signature import arguments, nearest
 from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, moderate, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
 from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
-from verify.values import Key, alike, draw_values, generator, is_complex, round_to
+from verify.values import draw_values, generator, is_complex
 
 MOST_INDICES = 10  # integers of an argument without bounds are below it
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
@@ -292,57 +292,6 @@ def _map_args(path: str, arg: Any, leaf: Any) -> Any:
 
 def _dtypes_text(described: Mapping[str, Any]) -> str:
     return ", ".join(f"{path}: {arg.dtype}" for path, arg in arg_leaves(described))
-
-
-def from_arrays(
-    name: str, args: tuple[Any, ...], argument_names: tuple[str, ...], options: Mapping[str, Any], seed: int, index: int, dtype: str
-) -> Case:
-    """A case on the user's own example arrays: index 0 holds them as they are, later ones other values in the range of the given ones."""
-    rng = generator(name, seed, index, "values")
-    dtypes: list[str | None] = []
-
-    def leaf(value: Any) -> Any:
-        if isinstance(value, (Static, Key)):
-            dtypes.append(None)
-            return value
-        array = np.asarray(value) if hasattr(value, "__array__") else value
-        is_float = jax.numpy.issubdtype(array.dtype, np.inexact)
-        own = {"complex64": "float32", "complex128": "float64"}.get(str(array.dtype), str(array.dtype)) if is_float else None
-        if own is not None and own not in FLOAT_DTYPES:
-            raise SpecError(f"{name}: an argument is {own}, in which no derivative can be verified; known: {', '.join(FLOAT_DTYPES)}")
-        user = None if own is None else own if dtype == "given" else dtype
-        dtypes.append(user)
-        if isinstance(array, jax.ShapeDtypeStruct):
-            if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
-                return Key(int(rng.integers(2**31)))
-            kind = str(array.dtype)
-            return draw_values(rng, Arg(dtype=kind), array.shape, {}, "fine", own or kind)
-        if not is_float:
-            return array
-        if np.iscomplexobj(array):
-            return (
-                array.astype(np.complex128)
-                if index == 0
-                else alike(rng, array.astype(np.complex128)).astype(array.dtype).astype(np.complex128)
-            )
-        return round_to(array if index == 0 else alike(rng, np.asarray(array, np.float64)), own)  # type: ignore[arg-type]
-
-    drawn = jax.tree.map(leaf, args, is_leaf=lambda node: isinstance(node, (Static, Key)))
-    leaves = jax.tree.leaves(drawn, is_leaf=lambda node: isinstance(node, (Static, Key)))
-    domains = tuple(None if dtype is None else _given_domain(leaf) for dtype, leaf in zip(dtypes, leaves, strict=True))
-    label = "given" if dtype == "given" else dtype
-    return Case(
-        name=name, seed=seed, index=index, args=drawn, argument_names=argument_names, dtypes=tuple(dtypes), dtype=label, options=options,
-        domains=domains,
-    )  # fmt: skip
-
-
-def _given_domain(given: np.ndarray) -> Any:
-    """Arrays of one sign may stand for one another, and those of both; a symmetric or triangular matrix may not, as that may be required of it."""
-    square = given.ndim >= 2 and given.shape[-1] == given.shape[-2] > 1
-    if square and (np.array_equal(given, np.swapaxes(given, -1, -2)) or not np.tril(given, -1).any() or not np.triu(given, 1).any()):
-        return None
-    return ("given", bool(np.min(np.real(given), initial=0.0) < 0), bool(np.max(np.real(given), initial=0.0) > 0))
 
 
 def _override(

@@ -10,7 +10,8 @@ import pytest
 
 from verify import Arg, Spec, SpecError
 from verify.addresses import format_sizes, parse_address
-from verify.cases import Static, draw, from_arrays, with_sizes
+from verify.cases import Static, draw, with_sizes
+from verify.given import from_arrays
 from verify.values import KINK_DISTANCE, Key, round_to
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from verify.auditing.calls import arrays, outputs, refusal
 from verify.auditing.rules import Rule, Signature
-from verify.cases import Case, Static, from_arrays
+from verify.cases import Case, Static
 from verify.errors import SpecError
+from verify.given import from_arrays
 from verify.observe import NO_REFERENCE
 from verify.records import Finding, Status, Verdict
 from verify.runner import run_cases
