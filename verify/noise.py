@@ -104,6 +104,13 @@ def _spread(base: list[np.ndarray], others: list[list[np.ndarray]], ill: float =
         return [tolerance.smoothed(np.stack([other[i] - value for other in others]), value, ill) for i, value in enumerate(base)]
 
 
+def recomputed(noise: list[np.ndarray], truths: Sequence[Result], diff: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The noise in float64 at huge inputs, or if it is larger what recomputing exp(score - output) costs: whole numbers moved by whole ulps keep its rounding."""
+    scores = max(map(largest, (*truths[0]["reference_out"], *diff)), default=0.0)
+    part = tolerance.LOW_ULPS / tolerance.NOISE_FACTOR * tolerance.EPS["float64"] * min(scores, tolerance.RECOMPUTED_64)
+    return [np.maximum(own, part * max(largest(truth["reference"][i]) for truth in truths)) for i, own in enumerate(noise)]
+
+
 def low_noise(
     autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result], dtype: str, largest_score: float
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:

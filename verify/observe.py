@@ -16,7 +16,7 @@ import numpy as np
 from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.cases import SHAPE_CASES, Case
-from verify.noise import Result, flushed, jittered, jumping, low_noise, rounding_noise
+from verify.noise import Result, flushed, jittered, jumping, low_noise, recomputed, rounding_noise
 from verify.observation import MIX, Measured, Observation, add_seconds, sides_of
 from verify.slopes import slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
@@ -89,6 +89,7 @@ def _measure(
     if truth is not None:
         jitters = [jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
         noise = rounding_noise(exact["base"], jitters, stress=case.stress)
+        noise = recomputed(noise, (exact["base"], exact["other"]), diff) if case.style == "huge" else noise
         out_noise = rounding_noise(exact["base"], jitters, "reference_out", "out")
     measured: list[Measured] = []
     if not fixed and rule_limit == "float64":

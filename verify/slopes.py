@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ def slopes_along(
 
 
 def slope_along(
-    program: engine.Program, diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, direction: list[np.ndarray], center: list[Any],
+    program: Callable[..., Mapping[str, list[Any]]], diff: list[Any], rest: list[Any], ct: list[Any], key: str, dtype: str, direction: list[np.ndarray], center: list[Any],
     steps: np.ndarray = STEP_SIZES,
 ) -> Slope:  # fmt: skip
     """The values of output `key` along one direction; `center` are those at the inputs."""

@@ -51,6 +51,7 @@ SHARED_REST = 4.0  # and it must stand out of what it leaves over by this much
 # float32: a rule that recomputes exp(score - output) is off by eps times the larger of them, which is allowed for up to this size, or at extreme inputs the other.
 RECOMPUTED = 2.0**6
 RECOMPUTED_EXTREME = 2.0**12
+RECOMPUTED_64 = 2.0**22  # likewise in float64 at huge inputs, which are below it: 4e-9 of the array's largest
 UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, far below any gradient of interest
 
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains

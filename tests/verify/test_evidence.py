@@ -13,7 +13,8 @@ import pytest
 import verify
 from verify import Arg, Spec, Status, runner
 from verify.checks.error_map import error_map
-from verify.records import Evidence
+from verify.diagnosis.elsewhere import elsewhere
+from verify.records import Evidence, Finding
 
 ROOT = Path(__file__).parents[2]
 RULES = """
@@ -177,3 +178,10 @@ def _is_number(word):
     except ValueError:
         return False
     return True
+
+
+@pytest.mark.parametrize(("wrong", "words"), [(200, "is kept in bfloat16"), (1, "in few elements")])
+def test_only_an_error_in_many_elements_is_a_rounding_to_a_coarser_dtype(wrong, words):
+    finding = Finding(check="precision", status=Status.FAIL, dtype="float32", got=1.003, want=1.0, wrong=wrong, comparisons=300)
+    (sentence,) = elsewhere(finding)
+    assert words in sentence

@@ -7,6 +7,8 @@ cannot be differentiated twice is reported as SKIP with JAX's reason.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from verify import engine, programs, tolerance
@@ -15,8 +17,9 @@ from verify.noise import roughened, rounding_noise
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
+from verify.oracles.finite_difference import slope
 from verify.records import Estimate, Finding, Status
-from verify.slopes import direction_through
+from verify.slopes import direction_through, slope_along
 from verify.values import largest
 
 CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
@@ -81,6 +84,9 @@ def judge(observation: Observation) -> list[Finding]:
         jumps = _jumps(observation, program, weights, want)
         noise = roughened(noise, lambda diff: program(diff, *inputs[1:])["reference"], observation.case, observation.diff)
         findings = compared()
+    failing = [finding for finding in findings if finding.status is Status.FAIL]
+    if failing and (reason := _contradiction(observation, failing[0], weights, want)):
+        findings = [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
     add_seconds(observation.seconds, program.seconds)
     return findings
 
@@ -102,6 +108,32 @@ def _jumps(observation: Observation, program: engine.Program, weights: list[np.n
         if all(largest(jump) <= tolerance.KINK_JUMP * largest(value) for jump, value in zip(jumps, want, strict=True)):
             break
     return [np.where(np.isfinite(jump), tolerance.SHARED_KINK * jump, np.inf) for jump in jumps]
+
+
+def _contradiction(observation: Observation, accused: Finding, weights: list[np.ndarray], want: list[np.ndarray]) -> str:
+    """How differences of the reference's first derivative contradict its second, or "": JAX's trigamma is wrong below -8, and a rule of digamma need not be."""
+    exact, cts, names = observation.exact_program, observation.cts["base"], observation.call.names
+    if exact is None or accused.argument not in names or accused.index is None:
+        return ""
+
+    assert observation.truth is not None
+    sound = [np.isfinite(g) for g in observation.truth["base"]["reference"]]  # other elements may lie on a pole
+
+    def gradient(diff: list[np.ndarray], rest: list[Any], _: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+        return {"gradient": [np.where(ok, g, 0.0) for ok, g in zip(sound, exact(diff, rest, cts)["reference"], strict=True)]}
+
+    alone = [np.zeros_like(x) for x in observation.diff]
+    leaf, index = names.index(accused.argument), accused.index
+    alone[leaf][index] = direction_through(observation.case, observation.diff)[leaf][index]
+    center = gradient(observation.diff, observation.rest, [])["gradient"]
+    value, error = slope(slope_along(gradient, observation.diff, observation.rest, weights, "gradient", "float64", alone, center))
+    known = float(want[leaf][index] * alone[leaf][index])
+    if not np.isfinite(error) or abs(known - value) <= error + tolerance.RELATIVE_64_SECOND * abs(known):
+        return ""
+    return (
+        f"JAX's second derivative of the reference is wrong here (moving {accused.argument}{list(index)}, it says {known:.10g}, and differences of the first "
+        f"{value:.10g} +- {error:.2g}): nobody is accused"
+    )
 
 
 def _scale(observation: Observation, leaf: int) -> float:

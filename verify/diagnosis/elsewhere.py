@@ -68,12 +68,15 @@ def _rounding(finding: Finding) -> str:
         return "it loses precision that autodiff keeps"
     relative = abs(finding.got / finding.want - 1)
     coarser = [name for name in ("bfloat16", "float16") if finding.dtype == "float32" and EPS[name] / 16 < relative < EPS[name]]
-    if coarser:
+    few = finding.wrong * 10 < finding.comparisons
+    if coarser and not few:
         return f"its error is what rounding to {coarser[0]} makes: a residual, a product or a sum is kept in {coarser[0]}"
     if relative > 0.1:
         return (
             "it is wrong altogether in this dtype, not only less exact: something overflows or vanishes in it on the way, as a square may"
         )
+    if few:
+        return "it rounds where autodiff does not, in few elements: there numbers are subtracted that nearly cancel, and each was rounded before"
     return "it rounds where autodiff does not: a long sum is accumulated in this dtype, or rounded numbers are subtracted"
 
 
