@@ -66,6 +66,7 @@ class Observation:
     limit, reference_limit: the least precise dtype in which primal and reference compute although their arguments are float64. A backward that rounds where
         its primal does not is judged in float64, and wrong there.
     no_float64: why the function was not run with 64-bit types at all, "" if it was.
+    fused: the dtype in which the case was not judged, as only the compiler's fusion makes the rule wrong there (`verify.apart`); "" if it was.
     raised: the exception that the rule raised, in which case nothing was measured.
     """
 
@@ -80,6 +81,7 @@ class Observation:
     truth: Mapping[str, Result] | None = None
     no_truth: str = ""
     no_float64: str = ""
+    fused: str = ""
     slopes: tuple[Slope, ...] = ()
     sides: tuple[list[np.ndarray], ...] = ()
     limit: str = "float64"

@@ -15,6 +15,7 @@ import numpy as np
 
 from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
+from verify.apart import compiled_wrong
 from verify.cases import SHAPE_CASES, Case
 from verify.noise import Result, flushed, jittered, jumping, low_noise, recomputed, rounding_noise
 from verify.observation import MIX, Measured, Observation, add_seconds, sides_of
@@ -86,6 +87,7 @@ def _measure(
     exact = _runs(program, diff, rest, cts)
     truth = None if no_truth else exact
     noise = out_noise = None
+    fused = ""
     if truth is not None:
         jitters = [jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
         noise = rounding_noise(exact["base"], jitters, stress=case.stress)
@@ -103,7 +105,17 @@ def _measure(
             else [jittered(program, case, k, max(low, key=_eps), diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
         )
         lost = [] if truth is None else flushed(program, max(low, key=_eps), diff, rest, cts["base"])
-        measured.append(_measure_low(case, call.call, cast(diff, low), rest, cts, truth, moved, lost, seconds))
+        user = cast(diff, low)
+        found = _measure_low(case, call.call, user, rest, cts, truth, moved, lost, seconds)
+        if (
+            measured
+            and truth is not None
+            and case.style in EXTREME
+            and compiled_wrong(call.call, found, user, rest, cts["base"], truth["base"])
+        ):
+            fused = found.dtype
+        else:
+            measured.append(found)
     add_seconds(seconds, program.seconds)
     slopes_of = "primal" if alone or (not fixed and (rule_limit == "float64" or no_truth)) else "reference_out"
     slopes_limit = rule_limit if slopes_of == "primal" else reference_limit
@@ -111,7 +123,7 @@ def _measure(
     sides = () if no_truth else sides_of(program, slopes[0].direction, diff, rest, cts["base"])
     return {
         "measured": tuple(measured), "truth": truth, "no_truth": no_truth, "slopes": slopes, "sides": sides, "limit": limit, "reference_limit": reference_limit,
-        "exact_program": program,
+        "exact_program": program, "fused": fused,
     }  # fmt: skip
 
 

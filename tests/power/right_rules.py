@@ -279,6 +279,33 @@ def reflected_backward(residuals, ct):
 NARROW = {"q": Arg(dims="n d"), "k": Arg(dims="m d"), "v": Arg(dims="m e")}
 
 
+def seen_plainly(q, k, v):
+    mask = jnp.arange(k.shape[0]) <= jnp.arange(q.shape[0])[:, None] + max(k.shape[0] - q.shape[0], 0)
+    return jax.nn.softmax(q @ k.T / q.shape[1] ** 0.5, where=mask) @ v
+
+
+def seen_weights(q, k):
+    """Softmax over the keys up to each query's; a product in `exp(scores - largest)` is fused with the difference, and at 1e20 half an ulp of it is 5e12."""
+    mask = jnp.arange(k.shape[0]) <= jnp.arange(q.shape[0])[:, None] + max(k.shape[0] - q.shape[0], 0)
+    scores = jnp.where(mask, q @ k.T / q.shape[1] ** 0.5, -jnp.inf)
+    most = scores.max(-1, keepdims=True)
+    e = jnp.where(mask, jnp.exp(scores - jnp.where(jnp.isfinite(most), most, 0)), 0)
+    total = e.sum(-1, keepdims=True)
+    return e / jnp.where(total == 0, 1, total)
+
+
+def seen_backward(residuals, ct):
+    q, k, v = residuals
+    p = seen_weights(q, k)
+    p_ct = ct @ v.T
+    s_ct = p * (p_ct - (p * p_ct).sum(-1, keepdims=True)) / q.shape[1] ** 0.5
+    return s_ct @ k, s_ct.T @ q, p.T @ ct
+
+
+def seen(q, k, v):
+    return seen_weights(q, k) @ v
+
+
 def log_sums(x):
     return jax.lax.cumlogsumexp(x, axis=1)
 
@@ -347,5 +374,8 @@ RIGHT = (
     right("logarithms-of-sums", rule(log_sums, log_sums_forward, log_sums_backward), argument("n d"), sizes={"n": (1, 8), "d": (1, 30)}, dtypes=("float32",),
           known_gaps={"second-order": "JAX differentiates a logarithm of sums to NaN where all terms are 0"}),
     right("log-gamma", of_slope(jax.lax.lgamma, digamma), argument("n", low=-12.0, high=20.0), kinks={"x": tuple(map(float, range(-13, 1)))}, dtypes=("float32",)),
+    right("fused-softmax", rule(seen, lambda q, k, v: (seen(q, k, v), (q, k, v)), seen_backward),
+          {"q": Arg(dims="t d"), "k": Arg(dims="s d"), "v": Arg(dims="s d")}, sizes={"t": (1, 30), "s": (1, 30), "d": (1, 8)},
+          reference=seen_plainly),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip
