@@ -7,11 +7,12 @@ of the whole sequence is transposed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from manual_vjp._blocks import over_blocks, put, take
@@ -146,6 +147,14 @@ def over_batch(rule: Callable[[Arrays], tuple[Array, State]], arrays: Arrays) ->
     )
     hs, state = rule(flat)
     return hs.reshape(*batch, length, h), tuple(part.reshape(*batch, h) for part in state)
+
+
+def some_lengths(rng: np.random.Generator, sizes: Mapping[str, Any], dtype: str) -> np.ndarray:
+    """For the specs: nothing of a sequence, some or all of it, and half of the time all but a few, so that a block of steps holds the end."""
+    few = rng.integers(2, size=sizes["batch"]) == 1
+    return np.where(
+        few, np.maximum(sizes["T"] - rng.integers(3, size=sizes["batch"]), 0), rng.integers(0, sizes["T"] + 1, size=sizes["batch"])
+    )
 
 
 def plain(

@@ -112,35 +112,44 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
     if not any(arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES) for _, arg in arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
     combinations = _combinations(spec, described)
+    meeting = _Meeting(spec, shapes)
     zeros = spec.domain is None and not any(arg.sample for _, arg in arg_leaves(described))  # the user's own functions may know no size 0
     drawn = schedule(
         plain,
         variadic,
         spec.sizes,
         generator(spec.name, seed, 0, "sizes"),
-        lambda s: _admits(spec, shapes, s),
+        meeting.admits,
         zeros,
         list(shapes.values()),
         many=len(combinations) > OPTIONS_FIRST,
     )
     shape: Sizes = {}
     for index in range(indices.stop):
+        each = index < OPTIONS_FIRST or len(combinations) > OPTIONS_FIRST
+        block, place = divmod(index if each else index // SHAPE_CASES, len(combinations))
+        order = np.roll(generator(spec.name, seed, block, "options").permutation(len(combinations)), -place)
         if index % SHAPE_CASES == 0:
-            shape = next(drawn)
+            meeting.begin(combinations[order[0]][0])
+            shape = _next(spec, drawn)
         if index < indices.start:
             continue
         long = None if sizes is not None else _long(spec, index, plain, shape)
         long = long if long and _admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
-        each = index < OPTIONS_FIRST or len(combinations) > OPTIONS_FIRST
-        block, place = divmod(index if each else index // SHAPE_CASES, len(combinations))
-        order = generator(spec.name, seed, block, "options").permutation(len(combinations))
-        options, absent = combinations[order[place]]
         if sizes is not None:
             chosen = _override(spec, {**chosen}, sizes, plain, variadic)
             if not _admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
+        options, absent = next(combinations[which] for which in order if _belong(spec, chosen, combinations[which][0]))
         yield replace(_draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None), long=long is not None)
+
+
+def _next(spec: Spec, drawn: Iterator[Sizes]) -> Sizes:
+    try:
+        return next(drawn)
+    except SpecError as error:
+        raise SpecError(str(error) if str(error).startswith(f"{spec.name}:") else f"{spec.name}: {error}") from error
 
 
 def chosen(spec: Spec, turn: int, sizes: Sizes, options: Mapping[str, Any], absent: frozenset[str]) -> Case:
@@ -253,8 +262,27 @@ def _combinations(spec: Spec, described: Mapping[str, Any]) -> list[tuple[dict[s
     return list(itertools.product(options, absent))
 
 
+class _Meeting:
+    """Which sizes to draw: those that the spec's domain= accepts with the options of the turn, or if that takes long, with any."""
+
+    PATIENCE = 100
+
+    def __init__(self, spec: Spec, shapes: Mapping[str, tuple[Dim, ...]]) -> None:
+        self.spec, self.shapes = spec, shapes
+        self.begin({})
+
+    def begin(self, options: Mapping[str, Any]) -> None:
+        self.options, self.refused = options, 0
+
+    def admits(self, sizes: Sizes) -> bool:
+        if not _admits(self.spec, self.shapes, sizes):
+            return False
+        self.refused += 1
+        return self.refused > self.PATIENCE or _belong(self.spec, sizes, self.options)
+
+
 def _admits(spec: Spec, shapes: Mapping[str, tuple[Dim, ...]], sizes: Sizes) -> bool:
-    """Whether these sizes give shapes, and the spec's domain= accepts them with every combination of options."""
+    """Whether these sizes give shapes, and the spec's domain= accepts them with some combination of options."""
     try:
         if any(size < 0 for shape in shapes.values() for dim in shape for size in dim.size(sizes)):
             return False
@@ -262,12 +290,19 @@ def _admits(spec: Spec, shapes: Mapping[str, tuple[Dim, ...]], sizes: Sizes) -> 
         return False
     if spec.domain is None:
         return True
-    options = [dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values())]
+    options = (dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values()))
+    return any(_belong(spec, sizes, combination) for combination in options)
+
+
+def _belong(spec: Spec, sizes: Sizes, options: Mapping[str, Any]) -> bool:
+    """What the spec's domain= says of sizes and options."""
+    if spec.domain is None:
+        return True
     try:
-        return all(spec.domain(sizes, combination) for combination in options)
+        return bool(spec.domain(sizes, options))
     except Exception as error:
         raise SpecError(
-            f"{spec.name}: domain= raised {type(error).__name__}: {error}; it is called with the sizes {dict(sizes)} and the options {options[0]}"
+            f"{spec.name}: domain= raised {type(error).__name__}: {error}; it is called with the sizes {dict(sizes)} and the options {dict(options)}"
         ) from error
 
 

@@ -40,6 +40,16 @@ def moved_by_ulps(case: Case, k: int, dtype: str, arrays: Sequence[Any]) -> list
     return [values + ulps * size * sign * some for values, size, sign, some in zip(arrays, sizes, signs, part, strict=True)]
 
 
+def jittered_alike(program: engine.Program, case: Case, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> list[Result]:
+    """Likewise, some times, but values that are equal, in one argument or in two, move alike."""
+    values = np.unique(np.concatenate([x.reshape(-1) for x in diff]))
+    results = []
+    for k in range(tolerance.JITTERS):
+        moved, *cts = moved_by_ulps(case, k, dtype, [values, *ct])
+        results.append(program([moved[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff], rest, cts))
+    return results
+
+
 def flushed(program: engine.Program, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> list[Result]:
     """The program at inputs whose denormal numbers are 0, and have the other sign: compiled code may read them as 0, and 0 may be a kink or a tie."""
     smallest = tolerance.SMALLEST_NORMAL.get(dtype, 0.0)
@@ -84,19 +94,45 @@ def roughened(noise: list[np.ndarray], gradient: Callable[[list[Any]], list[np.n
 
 
 def rounding_noise(
-    base: Result, moved: Sequence[Result], reference: str = "reference", rule: str = "rule", stress: bool = False
+    base: Result,
+    moved: Sequence[Result],
+    reference: str = "reference",
+    rule: str = "rule",
+    stress: bool = False,
+    alike: Callable[[], Sequence[Result]] | None = None,
 ) -> list[np.ndarray]:
     """Per element, how far results spread when the inputs move by an ulp: the reference's around its base, and the rule's own, if it ran.
 
-    The rule's is measured among the moved inputs only, so that a rule that is wrong at special values (0, ties) is not excused. At `stress` values
+    The rule's is measured among the moved inputs only, so that a rule that is wrong at special values (0, ties) is not excused. A rule that is wrong at x = y, or where two
+    distances are equal, is wrong at some of the moved inputs and right at others: where its spread is large, it must be no switch, and be there also if equal inputs stay equal (`alike` runs these). At `stress` values
     (saturated rows, huge logits) exact zeros of the derivative are rounding residues in a right rule, here and there by luck: there its largest spread counts
     for the whole array.
     """
     noise = _spread(base[reference], [other[reference] for other in moved])
     if rule in base:
-        own = _spread(moved[0][rule], [other[rule] for other in moved[1:]], np.inf if stress else tolerance.CANNOT_TELL)
+        ill = np.inf if stress else tolerance.CANNOT_TELL
+        own = _spread(moved[0][rule], [other[rule] for other in moved[1:]], ill)
+        if alike is not None and any(_excuses(a, b, want) for a, b, want in zip(own, noise, base[reference], strict=True)):
+            for runs in (moved, alike()):
+                own = [np.fmin(a, b) for a, b in zip(own, _unlike_a_switch([run[rule] for run in runs], ill), strict=True)]
         noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
     return noise
+
+
+def _unlike_a_switch(results: list[list[np.ndarray]], ill: float) -> list[np.ndarray]:
+    """The spread of results as their nearest neighbours show it: rounding spreads all of them, and what switches between two values gives one of them twice."""
+    spreads = []
+    for leaf in zip(*results, strict=True):
+        pairs = [np.abs(a - b) for a, b in itertools.combinations(leaf, 2)]
+        near = np.sort(np.stack(pairs), axis=0)[1]
+        spreads.append(tolerance.smoothed(tolerance.NOISE_FACTOR * near[None], leaf[0], ill))
+    return spreads
+
+
+def _excuses(own: np.ndarray, noise: np.ndarray, want: np.ndarray) -> bool:
+    """Whether the rule's own spread would hide an error that the reference's does not."""
+    with np.errstate(invalid="ignore"):
+        return bool((own > np.maximum(noise, tolerance.RELATIVE_64 / tolerance.NOISE_FACTOR * largest(want))).any())
 
 
 def _spread(base: list[np.ndarray], others: list[list[np.ndarray]], ill: float = tolerance.CANNOT_TELL) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.apart import compiled_wrong
 from verify.cases import SHAPE_CASES, Case
-from verify.noise import Result, flushed, jittered, jumping, low_noise, recomputed, rounding_noise
+from verify.noise import Result, flushed, jittered, jittered_alike, jumping, low_noise, recomputed, rounding_noise
 from verify.observation import MIX, Measured, Observation, add_seconds, sides_of
 from verify.slopes import slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
@@ -90,7 +90,12 @@ def _measure(
     fused = ""
     if truth is not None:
         jitters = [jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
-        noise = rounding_noise(exact["base"], jitters, stress=case.stress)
+        noise = rounding_noise(
+            exact["base"],
+            jitters,
+            stress=case.stress,
+            alike=lambda: jittered_alike(program, case, reference_limit, diff, rest, cts["base"]),
+        )
         noise = recomputed(noise, (exact["base"], exact["other"]), diff) if case.style == "huge" else noise
         out_noise = rounding_noise(exact["base"], jitters, "reference_out", "out")
     measured: list[Measured] = []

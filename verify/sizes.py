@@ -163,7 +163,7 @@ def schedule(
         fresh = key not in seen and admits(sizes)
         stale = 0 if fresh else stale + 1
         if stale > 200 and not seen:
-            raise SpecError("no sizes satisfy the spec's domain= (200 draws refused); widen sizes= or the domain")
+            raise SpecError("domain= accepts no sizes with any combination of options (200 draws refused); widen sizes= or the domain")
         if fresh or (stale > 200 and key in seen):  # a small space is exhausted: repeat sizes with new values
             seen.add(key)
             yield sizes

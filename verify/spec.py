@@ -68,13 +68,14 @@ class Spec:
         every custom rule inside it replaced by its primal.
     args: the arguments passed by position, in order: name -> `Arg`, or a dict, list or tuple of them (a pytree). Without it, they are
         read from jaxtyping annotations of `fn`; with it, named ones override their annotation and the rest are read.
-    sizes: smallest and largest size of a named dimension, both included. Others are 1 to 130. For `*name`: bounds of its rank are fixed
+    sizes: smallest and largest size of a named dimension, both included. Others are mostly 1 to 130, now and then up to 300, and 0 once
+        unless domain= or sample= is given. For `*name`: bounds of its rank are fixed
         at 0 to 3, and the bounds given here hold for each of its dimensions.
     options: static options passed by keyword: name -> the values to try. Every combination is drawn.
     dtypes: the float dtypes that the operation claims besides float64: of "float32", "bfloat16", "float16", and "mixed", where each
         argument has another one.
     kinks: argument -> values at which the function has no derivative; draws keep away from them, and edge draws hit them.
-    domain: `domain(sizes, options) -> bool`: which sizes and options belong together.
+    domain: `domain(sizes, options) -> bool`: which sizes and options belong together. Each combination of options is drawn with sizes that it accepts.
     residuals: largest allowed ratio of the bytes that the rule saves between forward and backward (beside its arguments) to those that JAX's
         autodiff of the reference saves; None for no limit.
     known_gaps: check -> reason: checks that do not apply, reported as SKIP with that reason.

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from manual_vjp._recurrent import Cell, Residuals, backward, forward
-from manual_vjp._sequences import Arrays, State, Walk, over_batch, plain, require_arrays, walk_of
+from manual_vjp._sequences import Arrays, State, Walk, over_batch, plain, require_arrays, some_lengths, walk_of
 from verify.spec import Arg, Spec
 
 
@@ -150,11 +150,6 @@ def reference(x, w_x, w_h, b=None, b_h=None, h0=None, lengths=None, *, reverse=F
     return hs, h
 
 
-def _some_lengths(rng, sizes, dtype):
-    """Nothing of a sequence, some or all."""
-    return rng.integers(0, sizes["T"] + 1, size=sizes["batch"])
-
-
 SPEC = Spec(
     name="gru",
     fn=gru,
@@ -167,7 +162,7 @@ SPEC = Spec(
         "b": Arg(dims="3*H", optional=True),
         "b_h": Arg(dims="3*H", optional=True),
         "h0": Arg(dims="*batch H", optional=True, low=-1.0, high=1.0),
-        "lengths": Arg(dims="*batch", dtype="int32", optional=True, sample=_some_lengths),
+        "lengths": Arg(dims="*batch", dtype="int32", optional=True, sample=some_lengths),
     },
     sizes={"batch": (0, 4), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
     options={"reverse": (False, True), "checkpoint": (False, True), "block_size": (None, 3)},

@@ -21,6 +21,7 @@ from tests.power import (
     precision_rules,
     reduction_rules,
     state_rules,
+    tie_rules,
     transform_rules,
 )
 from tests.power.complex_rules import COMPLEX
@@ -28,6 +29,6 @@ from tests.power.entry import Entry
 
 MODULES = (
     linear_rules, norm_rules, attention_rules, elementwise_rules, reduction_rules, masked_rules, block_rules, convolution_rules, matrix_rules, cancelling_rules,
-    cotangent_rules, precision_rules, output_rules, state_rules, transform_rules, jvp_rules,
+    cotangent_rules, precision_rules, output_rules, state_rules, transform_rules, jvp_rules, tie_rules,
 )  # fmt: skip
 CORPUS: tuple[Entry, ...] = (*(entry for module in MODULES for entry in module.ENTRIES), *COMPLEX)

@@ -201,6 +201,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "inverse-transform-for-transform": ("the Jacobian's adjoint, where J^T y_ct is wanted",),
     "kernel-without-row-sums": ("The rule treats the reference's reduce_sum",),
     "hypot-of-squares": ("something overflows or vanishes in it on the way, as a square may",),
+    # tie_rules
+    "nothing-where-equal": ("exactly where x equals y, and 0 there",),
+    "equal-distances": ("not that of the backward's values",),
+    "slope-of-a-patched-point": ("not that of the backward's values",),
+    "odd-channels": ("only when C is no multiple of 2",),
 }
 UNTOLD: dict[str, str] = {
     "causal-off-by-one": "another mask: no change of one input gives it, and comparisons inside of the reference are not varied",

@@ -1,6 +1,7 @@
 """The same address gives the same bits, on any machine and in runs of any length; and draws respect what the spec says."""
 
 import hashlib
+from collections import Counter
 from dataclasses import replace
 
 import jax
@@ -268,6 +269,22 @@ def test_some_sizes_may_be_replaced_alone():
 def test_sizes_that_are_none_of_the_operations(sizes):
     with pytest.raises(SpecError, match="op: "):
         next(draw(RICH, 0, range(1), sizes))
+
+
+def test_each_combination_of_options_meets_the_sizes_that_it_allows():
+    """One group allows any number of channels, four only multiples; three strides with a kernel of two never belong together."""
+    spec = Spec(
+        name="grouped", fn=lambda x, *, groups, stride, kernel: x, args={"x": Arg(dims="n C")},
+        options={"groups": (1, 4), "stride": (1, 3), "kernel": (2, 3)},
+        domain=lambda sizes, options: sizes["C"] % options["groups"] == 0 and options["stride"] <= options["kernel"],
+    )  # fmt: skip
+    cases = list(draw(spec, 0, range(104)))
+    assert all(case.sizes["C"] % case.options["groups"] == 0 and case.options["stride"] <= case.options["kernel"] for case in cases)
+    assert any(case.sizes["C"] % 4 for case in cases if case.options["groups"] == 1)
+    seen = Counter((case.options["groups"], case.options["stride"], case.options["kernel"]) for case in cases)
+    assert len(seen) == 6 and min(seen.values()) >= 6
+    again = next(draw(spec, 0, range(50, 51)))
+    assert (again.sizes, again.options) == (cases[50].sizes, cases[50].options)
 
 
 def test_replayed_sizes_outside_of_the_domain_are_refused():

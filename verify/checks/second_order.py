@@ -7,6 +7,7 @@ cannot be differentiated twice is reported as SKIP with JAX's reason.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from verify import engine, programs, tolerance
 from verify.checks.compare import compare
 from verify.noise import roughened, rounding_noise
 from verify.observation import Observation, add_seconds
-from verify.oracles.agreement import contradiction
+from verify.oracles.agreement import contradiction, project
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
 from verify.records import Estimate, Finding, Status
@@ -42,12 +43,6 @@ def judge(observation: Observation) -> list[Finding]:
     if observation.truth is None or limit != "float64":
         reason = observation.no_truth or f"rule or reference computes in {limit}, whose noise hides second derivatives"
         return [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
-    if at_kink(observation):
-        return [
-            Finding(
-                check=NAME, status=Status.SKIP, message="the inputs lie on a kink, where there is no second derivative", address=address
-            )
-        ]
     rng = observation.case.rng("weights")
     weights = [rng.integers(-3072, 3073, size=x.shape) / 1024 for x in observation.diff]
     inputs = (observation.diff, observation.rest, observation.cts["base"], weights)
@@ -79,7 +74,11 @@ def judge(observation: Observation) -> list[Finding]:
         estimate = Estimate(value=tuple(want), error=error)
         return compare(NAME, "the derivative of the gradient by", names, result["rule"], estimate, "float64", address)
 
-    findings = compared()
+    if at_kink(observation):
+        message = "the inputs lie on a kink, where there is no second derivative"
+        findings = [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
+    else:
+        findings = compared()
     if any(finding.status is Status.FAIL for finding in findings):  # nobody is accused of the reference's rounding, or at its kinks
         jumps = _jumps(observation, program, weights, want)
         noise = roughened(noise, lambda diff: program(diff, *inputs[1:])["reference"], observation.case, observation.diff)
@@ -88,7 +87,9 @@ def judge(observation: Observation) -> list[Finding]:
     if failing and (reason := _contradiction(observation, failing[0], weights, want)):
         findings = [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
     add_seconds(observation.seconds, program.seconds)
-    return findings
+    if any(finding.status is Status.FAIL for finding in findings):
+        return findings
+    return _contradicts_itself(observation, weights, result["rule"], want) or findings
 
 
 def _jumps(observation: Observation, program: engine.Program, weights: list[np.ndarray], want: list[np.ndarray]) -> list[np.ndarray]:
@@ -110,30 +111,74 @@ def _jumps(observation: Observation, program: engine.Program, weights: list[np.n
     return [np.where(np.isfinite(jump), tolerance.SHARED_KINK * jump, np.inf) for jump in jumps]
 
 
+def _contradicts_itself(
+    observation: Observation, weights: list[np.ndarray], own: list[np.ndarray], want: list[np.ndarray]
+) -> list[Finding]:
+    """Where the rule's second derivative is not that of its first. A value that a `where` patches, sin x / x at 0, has the derivative of a constant there, in the
+    reference as in the rule; many a right rule is written so, and is not accused: but nothing was compared. A reference that is smooth there tells.
+    """
+    direction = direction_through(observation.case, observation.diff)
+    found = _slope(observation, "rule", weights, direction, observation.measured[0].noise)
+    known, size = project(own[: len(direction)], direction)
+    if found is None or not np.isfinite(known):
+        return []
+    value, error = found
+    bound = error + tolerance.RELATIVE_64_SECOND * size
+    if not bound <= tolerance.CANNOT_TELL * max(size, abs(value)) or abs(known - value) <= bound:
+        return []
+    address, grows = (
+        observation.case.address,
+        f"along a random direction it says {known:.10g}, and the gradient grows by {value:.10g} +- {bound:.2g}",
+    )
+    if abs(project(want[: len(direction)], direction)[0] - value) <= bound:
+        message = f"the derivative of the backward is not that of the backward's values, as the reference's is ({grows})"
+        return [
+            Finding(
+                check=NAME, status=Status.FAIL, message=message, got=known, want=value, bound=bound, wrong=1, comparisons=1, dtype="float64", address=address
+            )
+        ]  # fmt: skip
+    message = (
+        f"in rule and reference alike the derivative of the gradient is not that of its values here ({grows}): does a where give this point a branch of its own? "
+        f"A reference= that is smooth here would tell"
+    )
+    return [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
+
+
 def _contradiction(observation: Observation, accused: Finding, weights: list[np.ndarray], want: list[np.ndarray]) -> str:
     """How differences of the reference's first derivative contradict its second, or "": JAX's trigamma is wrong below -8, and a rule of digamma need not be."""
-    exact, cts, names = observation.exact_program, observation.cts["base"], observation.call.names
-    if exact is None or accused.argument not in names or accused.index is None:
+    names = observation.call.names
+    if accused.argument not in names or accused.index is None:
         return ""
-
-    assert observation.truth is not None
-    sound = [np.isfinite(g) for g in observation.truth["base"]["reference"]]  # other elements may lie on a pole
-
-    def gradient(diff: list[np.ndarray], rest: list[Any], _: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
-        return {"gradient": [np.where(ok, g, 0.0) for ok, g in zip(sound, exact(diff, rest, cts)["reference"], strict=True)]}
-
     alone = [np.zeros_like(x) for x in observation.diff]
     leaf, index = names.index(accused.argument), accused.index
     alone[leaf][index] = direction_through(observation.case, observation.diff)[leaf][index]
-    center = gradient(observation.diff, observation.rest, [])["gradient"]
-    value, error = slope(slope_along(gradient, observation.diff, observation.rest, weights, "gradient", "float64", alone, center))
+    found = _slope(observation, "reference", weights, alone, [np.zeros_like(x) for x in observation.diff])
     known = float(want[leaf][index] * alone[leaf][index])
-    if not np.isfinite(error) or abs(known - value) <= error + tolerance.RELATIVE_64_SECOND * abs(known):
+    if found is None or abs(known - found[0]) <= found[1] + tolerance.RELATIVE_64_SECOND * abs(known):
         return ""
     return (
         f"JAX's second derivative of the reference is wrong here (moving {accused.argument}{list(index)}, it says {known:.10g}, and differences of the first "
-        f"{value:.10g} +- {error:.2g}): nobody is accused"
+        f"{found[0]:.10g} +- {found[1]:.2g}): nobody is accused"
     )
+
+
+def _slope(
+    observation: Observation, whose: str, weights: list[np.ndarray], direction: list[np.ndarray], noise: list[np.ndarray]
+) -> tuple[float, float] | None:
+    """How <weights, gradient> grows along a direction, and a bound of its error, by differences; None where they do not tell."""
+    exact, cts = observation.exact_program, observation.cts["base"]
+    if exact is None or whose not in (base := exact(observation.diff, observation.rest, cts)):
+        return None
+    sound = [np.isfinite(g) for g in base[whose]]  # other elements may lie on a pole
+
+    def gradient(diff: list[np.ndarray], rest: list[Any], _: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+        return {"gradient": [np.where(ok, g, 0.0) for ok, g in zip(sound, exact(diff, rest, cts)[whose], strict=True)]}
+
+    center = gradient(observation.diff, observation.rest, [])["gradient"]
+    measured = slope_along(gradient, observation.diff, observation.rest, weights, "gradient", "float64", direction, center)
+    rough = float(np.sqrt(sum(np.sum((w * np.where(np.isfinite(n), n, 0.0)) ** 2) for w, n in zip(weights, noise, strict=True))))
+    value, error = slope(replace(measured, rounding=max(measured.rounding, rough)))
+    return (value, error) if np.isfinite(error) else None
 
 
 def _scale(observation: Observation, leaf: int) -> float:
