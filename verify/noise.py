@@ -100,11 +100,13 @@ def rounding_noise(
     rule: str = "rule",
     stress: bool = False,
     alike: Callable[[], Sequence[Result]] | None = None,
+    least: float = 0.0,
 ) -> list[np.ndarray]:
     """Per element, how far results spread when the inputs move by an ulp: the reference's around its base, and the rule's own, if it ran.
 
     The rule's is measured among the moved inputs only, so that a rule that is wrong at special values (0, ties) is not excused. A rule that is wrong at x = y, or where two
-    distances are equal, is wrong at some of the moved inputs and right at others: where its spread is large, it must be no switch, and be there also if equal inputs stay equal (`alike` runs these). At `stress` values
+    distances are equal, is wrong at some of the moved inputs and right at others: where its spread is a part of the gradient (or, at `stress` values, of a gradient as large as the cotangents, `least`), it must be no switch, and be there
+    also if equal inputs stay equal (`alike` runs these). At `stress` values
     (saturated rows, huge logits) exact zeros of the derivative are rounding residues in a right rule, here and there by luck: there its largest spread counts
     for the whole array.
     """
@@ -112,9 +114,11 @@ def rounding_noise(
     if rule in base:
         ill = np.inf if stress else tolerance.CANNOT_TELL
         own = _spread(moved[0][rule], [other[rule] for other in moved[1:]], ill)
-        if alike is not None and any(_excuses(a, b, want) for a, b, want in zip(own, noise, base[reference], strict=True)):
+        gross = [tolerance.KINK_JUMP * max(largest(want), least if stress else 0.0) for want in base[reference]]
+        if alike is not None and any(bool((a > size).any()) for a, size in zip(own, gross, strict=True)):
             for runs in (moved, alike()):
-                own = [np.fmin(a, b) for a, b in zip(own, _unlike_a_switch([run[rule] for run in runs], ill), strict=True)]
+                found = zip(own, _unlike_a_switch([run[rule] for run in runs], ill), gross, strict=True)
+                own = [np.where(a > size, np.fmin(a, b), a) for a, b, size in found]
         noise = [np.maximum(a, b) if np.isfinite(b).all() else a for a, b in zip(noise, own, strict=True)]
     return noise
 
@@ -127,12 +131,6 @@ def _unlike_a_switch(results: list[list[np.ndarray]], ill: float) -> list[np.nda
         near = np.sort(np.stack(pairs), axis=0)[1]
         spreads.append(tolerance.smoothed(tolerance.NOISE_FACTOR * near[None], leaf[0], ill))
     return spreads
-
-
-def _excuses(own: np.ndarray, noise: np.ndarray, want: np.ndarray) -> bool:
-    """Whether the rule's own spread would hide an error that the reference's does not."""
-    with np.errstate(invalid="ignore"):
-        return bool((own > np.maximum(noise, tolerance.RELATIVE_64 / tolerance.NOISE_FACTOR * largest(want))).any())
 
 
 def _spread(base: list[np.ndarray], others: list[list[np.ndarray]], ill: float = tolerance.CANNOT_TELL) -> list[np.ndarray]:

@@ -95,6 +95,7 @@ def _measure(
             jitters,
             stress=case.stress,
             alike=lambda: jittered_alike(program, case, reference_limit, diff, rest, cts["base"]),
+            least=sum(map(largest, cts["base"])),
         )
         noise = recomputed(noise, (exact["base"], exact["other"]), diff) if case.style == "huge" else noise
         out_noise = rounding_noise(exact["base"], jitters, "reference_out", "out")

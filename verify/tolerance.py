@@ -25,6 +25,7 @@ TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126, "flo
 SMALLEST_NORMAL = {"float32": 2.0**-126, "bfloat16": 2.0**-126}  # below it XLA:CPU reads and writes 0
 
 RELATIVE_64 = 2.0**-33  # 1.2e-10: 2^19 ulp, far above rounding of a stable formula, a tenth of the 1e-9 that must be seen
+SMOOTH_SECOND = 2.0**-20  # differences of a gradient accuse only where they are so exact: many kinks at once nearly cancel, and no more
 RELATIVE_64_SECOND = 2.0**-29  # second derivatives divide by one more small number
 NOISE_FACTOR = 16.0  # the rule may round differently than the reference: sixteen times the largest of JITTERS samples
 FLOOR_ULPS = 2.0**9

@@ -124,7 +124,7 @@ def _contradicts_itself(
         return []
     value, error = found
     bound = error + tolerance.RELATIVE_64_SECOND * size
-    if not bound <= tolerance.CANNOT_TELL * max(size, abs(value)) or abs(known - value) <= bound:
+    if not bound <= tolerance.SMOOTH_SECOND * max(size, abs(value)) or abs(known - value) <= bound:
         return []
     address, grows = (
         observation.case.address,

@@ -167,6 +167,7 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
         moved,
         stress=observation.case.stress,
         alike=lambda: jittered_alike(program, observation.case, observation.reference_limit, diff, observation.rest, cts),
+        least=sum(map(largest, cts)),
     )
     noise = recomputed(noise, (base,), diff) if observation.case.style == "huge" else noise
     estimate = _estimate(
