@@ -124,13 +124,19 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         list(shapes.values()),
         many=len(combinations) > OPTIONS_FIRST,
     )
-    shape: Sizes = {}
-    for index in range(indices.stop):
+
+    def in_turn(index: int) -> list[tuple[dict[str, Any], frozenset[str]]]:
+        """All combinations, the one of this case first."""
         each = index < OPTIONS_FIRST or len(combinations) > OPTIONS_FIRST
         block, place = divmod(index if each else index // SHAPE_CASES, len(combinations))
-        order = np.roll(generator(spec.name, seed, block, "options").permutation(len(combinations)), -place)
+        order = generator(spec.name, seed, block, "options").permutation(len(combinations))
+        return [combinations[which] for which in (*order[place:], *order[:place])]
+
+    shape: Sizes = {}
+    for index in range(indices.stop):
         if index % SHAPE_CASES == 0:
-            meeting.begin(combinations[order[0]][0])
+            if spec.domain is not None:
+                meeting.begin(in_turn(index)[0][0])
             shape = _next(spec, drawn)
         if index < indices.start:
             continue
@@ -141,7 +147,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             chosen = _override(spec, {**chosen}, sizes, plain, variadic)
             if not _admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
-        options, absent = next(combinations[which] for which in order if _belong(spec, chosen, combinations[which][0]))
+        options, absent = next((options, absent) for options, absent in in_turn(index) if _belong(spec, chosen, options))
         yield replace(_draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None), long=long is not None)
 
 

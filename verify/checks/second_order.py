@@ -1,7 +1,8 @@
 """Is the derivative of the gradient right too (reverse over reverse)?
 
 Gradient penalties, implicit layers and Hessian-vector products differentiate the backward again. A backward whose values are right can still be wrong
-there, for example when it treats a residual as a constant. Compared with reverse over reverse of the reference, with respect to arguments and cotangent. A rule that
+there, for example when it treats a residual as a constant. Compared with reverse over reverse of the reference, with respect to arguments and cotangent, and along a direction
+with differences of the gradient, which know better where a `where` gives one point a branch of its own, or JAX's second derivative is wrong. A rule that
 cannot be differentiated twice is reported as SKIP with JAX's reason.
 """
 
