@@ -46,12 +46,6 @@ def sinc(x):
     return jnp.where(x == 0, 1, jnp.sin(safe) / safe)
 
 
-def sinc_slope(x):
-    """Its own derivative is 0 at 0, where that of the function's is -1/3."""
-    safe = jnp.where(x == 0, 1, x)
-    return jnp.where(x == 0, 0, (jnp.cos(safe) - jnp.sin(safe) / safe) / safe)
-
-
 def sinc_slope_with_series(x):
     """Near 0 the series, which is the same function on both sides of the border up to 1e-16."""
     near = jnp.abs(x) < 0.5
@@ -59,6 +53,11 @@ def sinc_slope_with_series(x):
     series = -x / 3 * (1 - s / 10 * (1 - s / 28 * (1 - s / 54 * (1 - s / 88 * (1 - s / 130 * (1 - s / 180))))))
     safe = jnp.where(near, 1, x)
     return jnp.where(near, series, (jnp.cos(safe) - jnp.sin(safe) / safe) / safe)
+
+
+def sinc_slope(x):
+    """The value at 0 is right, and its own derivative is that of a constant, where -1/3 is."""
+    return jnp.where(x == 0, 0, sinc_slope_with_series(x))
 
 
 def group_norm(x, groups):

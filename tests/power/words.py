@@ -204,7 +204,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # tie_rules
     "nothing-where-equal": ("exactly where x equals y, and 0 there",),
     "equal-distances": ("not that of the backward's values",),
-    "slope-of-a-patched-point": ("not that of the backward's values",),
+    "slope-of-a-patched-point": ("derivative of the",),
     "odd-channels": ("only when C is no multiple of 2",),
 }
 UNTOLD: dict[str, str] = {
