@@ -151,10 +151,9 @@ def over_batch(rule: Callable[[Arrays], tuple[Array, State]], arrays: Arrays) ->
 
 def some_lengths(rng: np.random.Generator, sizes: Mapping[str, Any], dtype: str) -> np.ndarray:
     """For the specs: nothing of a sequence, some or all of it, and half of the time all but a few, so that a block of steps holds the end."""
-    few = rng.integers(2, size=sizes["batch"]) == 1
-    return np.where(
-        few, np.maximum(sizes["T"] - rng.integers(3, size=sizes["batch"]), 0), rng.integers(0, sizes["T"] + 1, size=sizes["batch"])
-    )
+    length, shape = sizes["T"], sizes["batch"]
+    near_end = rng.integers(2, size=shape) == 1
+    return np.where(near_end, np.maximum(length - rng.integers(3, size=shape), 0), rng.integers(0, length + 1, size=shape))
 
 
 def plain(

@@ -42,11 +42,11 @@ def moved_by_ulps(case: Case, k: int, dtype: str, arrays: Sequence[Any]) -> list
 
 def jittered_alike(program: engine.Program, case: Case, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any]) -> list[Result]:
     """Likewise, some times, but values that are equal, in one argument or in two, move alike."""
-    values = np.unique(np.concatenate([x.reshape(-1) for x in diff]))
+    values, places = _distinct(diff)
     results = []
     for k in range(tolerance.JITTERS):
         moved, *cts = moved_by_ulps(case, k, dtype, [values, *ct])
-        results.append(program([moved[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff], rest, cts))
+        results.append(program([moved[place] for place in places], rest, cts))
     return results
 
 
@@ -71,9 +71,15 @@ def jittered_together(program: engine.Program, case: Case, k: int, diff: list[An
 
 def moved_together(case: Case, k: int, diff: list[Any], step: float) -> list[Any]:
     """Each value by a relative step up or down, equal values alike; other signs for other k."""
-    values = np.unique(np.concatenate([x.reshape(-1) for x in diff]))
+    values, places = _distinct(diff)
     factors = 1.0 + step * case.rng(f"together{k}").choice((-1, 1), size=values.shape)
-    return [x * factors[np.minimum(np.searchsorted(values, x), values.size - 1)] for x in diff]
+    return [x * factors[place] for x, place in zip(diff, places, strict=True)]
+
+
+def _distinct(diff: list[Any]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The values of all arrays, each once, and where each element's stands among them."""
+    values = np.unique(np.concatenate([x.reshape(-1) for x in diff]))
+    return values, [np.minimum(np.searchsorted(values, x), values.size - 1) for x in diff]
 
 
 def roughened(noise: list[np.ndarray], gradient: Callable[[list[Any]], list[np.ndarray]], case: Case, diff: list[Any]) -> list[np.ndarray]:

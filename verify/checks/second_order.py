@@ -175,7 +175,7 @@ def _slope(
     def gradient(diff: list[np.ndarray], rest: list[Any], _: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
         return {"gradient": [np.where(ok, g, 0.0) for ok, g in zip(sound, exact(diff, rest, cts)[whose], strict=True)]}
 
-    center = gradient(observation.diff, observation.rest, [])["gradient"]
+    center = [np.where(ok, g, 0.0) for ok, g in zip(sound, base[whose], strict=True)]
     measured = slope_along(gradient, observation.diff, observation.rest, weights, "gradient", "float64", direction, center)
     rough = float(np.sqrt(sum(np.sum((w * np.where(np.isfinite(n), n, 0.0)) ** 2) for w, n in zip(weights, noise, strict=True))))
     value, error = slope(replace(measured, rounding=max(measured.rounding, rough)))
