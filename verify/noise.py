@@ -129,6 +129,21 @@ def rounding_noise(
     return noise
 
 
+def exact_noise(
+    program: engine.Program, case: Case, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any], truths: Sequence[Result]
+) -> tuple[list[np.ndarray], list[Result]]:
+    """The noise of a float64 program's gradients around the first of `truths`, which is at `ct`, and the program at the moved inputs that show it."""
+    moved = [jittered(program, case, k, dtype, diff, rest, ct) for k in range(tolerance.JITTERS)]
+    noise = rounding_noise(
+        truths[0],
+        moved,
+        stress=case.stress,
+        alike=lambda: jittered_alike(program, case, dtype, diff, rest, ct),
+        least=sum(map(largest, ct)),
+    )
+    return recomputed(noise, truths, diff) if case.style == "huge" else noise, moved
+
+
 def _unlike_a_switch(results: list[list[np.ndarray]], ill: float) -> list[np.ndarray]:
     """The spread of results as their nearest neighbours show it: rounding spreads all of them, and what switches between two values gives one of them twice."""
     spreads = []

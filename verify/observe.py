@@ -17,7 +17,7 @@ from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.apart import compiled_wrong
 from verify.cases import SHAPE_CASES, Case
-from verify.noise import Result, flushed, jittered, jittered_alike, jumping, low_noise, recomputed, rounding_noise
+from verify.noise import Result, exact_noise, flushed, jittered, jumping, low_noise, rounding_noise
 from verify.observation import MIX, Measured, Observation, add_seconds, sides_of
 from verify.slopes import slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
@@ -89,15 +89,7 @@ def _measure(
     noise = out_noise = None
     fused = ""
     if truth is not None:
-        jitters = [jittered(program, case, k, reference_limit, diff, rest, cts["base"]) for k in range(tolerance.JITTERS)]
-        noise = rounding_noise(
-            exact["base"],
-            jitters,
-            stress=case.stress,
-            alike=lambda: jittered_alike(program, case, reference_limit, diff, rest, cts["base"]),
-            least=sum(map(largest, cts["base"])),
-        )
-        noise = recomputed(noise, (exact["base"], exact["other"]), diff) if case.style == "huge" else noise
+        noise, jitters = exact_noise(program, case, reference_limit, diff, rest, cts["base"], (exact["base"], exact["other"]))
         out_noise = rounding_noise(exact["base"], jitters, "reference_out", "out")
     measured: list[Measured] = []
     if not fixed and rule_limit == "float64":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from verify import tolerance
-from verify.noise import jittered, jittered_alike, jittered_together, recomputed, roughened, rounding_noise
+from verify.noise import exact_noise, jittered_together, roughened, rounding_noise
 from verify.observation import Measured, Observation, natural_scale, sides_of
 from verify.oracles import by_values
 from verify.oracles.sides import Around, look_around, sides_at, sides_in
@@ -158,18 +158,10 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     program, rest, dtype = observation.exact_program, observation.rest, coarsest(observation, observation.measured[0])
     assert program is not None
     base = program(diff, rest, cts)
-    moved = [jittered(program, observation.case, k, observation.reference_limit, diff, rest, cts) for k in range(tolerance.JITTERS)]
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [max(natural_scale(x, cts, base["reference_out"]), observation.hidden) for x in diff]
     kinks = look_around(observation, diff, cts, base["reference"], sides, scales)
-    noise = rounding_noise(
-        base,
-        moved,
-        stress=observation.case.stress,
-        alike=lambda: jittered_alike(program, observation.case, observation.reference_limit, diff, observation.rest, cts),
-        least=sum(map(largest, cts)),
-    )
-    noise = recomputed(noise, (base,), diff) if observation.case.style == "huge" else noise
+    noise, _ = exact_noise(program, observation.case, observation.reference_limit, diff, rest, cts, (base,))
     estimate = _estimate(
         base["reference"],
         _rough(observation, noise, diff, cts) if rough else noise,
