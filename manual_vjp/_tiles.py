@@ -4,6 +4,7 @@ A unit is a batch and a key head, with the rows of all query heads that share it
 block of rows of the queries, (U, R, H), with one of columns, (U, bs, H). Units go through in groups, and for each group the tiles one after the other.
 """
 
+import functools as ft
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ BLOCK, LEAST = 512, 128  # rows and columns of a tile; the fewest rows when seve
 AT_ONCE = 2  # so many units at a time, and more of them where tiles are small: one for each core of a small machine
 
 Own = tuple[Any, Any, int, int]  # of a group of units: its first batch and key head, and how many of each
-Step = Callable[[Any, Any, Any, bool], Any]  # carry, block of rows, block of columns, whether something in the tile is not allowed -> carry
+Step = Callable[[Any, Any, Any, bool], Any]  # carry, block of rows, block of columns, whether it is an edge tile -> carry
 
 
 def block_sizes(query: tuple[int, ...], key: tuple[int, ...], block: int | None) -> tuple[int, int]:
@@ -118,7 +119,10 @@ class Tiles:
                 places = [(own[0], 0, own[1] * (a.shape[2] // self.k), 0) for a in held[1]]
                 return (
                     inner,
-                    [jax.lax.dynamic_update_slice(a, part, place) for a, part, place in zip(held[1], parts, places, strict=True)],
+                    [
+                        jax.lax.dynamic_update_slice(a, part, place, allow_negative_indices=False)
+                        for a, part, place in zip(held[1], parts, places, strict=True)
+                    ],
                 ), None
 
             empty = [varied(jnp.zeros(shape.shape, shape.dtype), *arrays) for shape in shapes]
@@ -132,10 +136,10 @@ class Tiles:
     def _part(self, a: Array, own: Own) -> Array:
         each = a.shape[2] // self.k  # query heads of a key head, or 1
         sizes = (own[2], a.shape[1], own[3] * each, a.shape[3])
-        return jax.lax.dynamic_slice(a, (own[0], 0, own[1] * each, 0), sizes)
+        return jax.lax.dynamic_slice(a, (own[0], 0, own[1] * each, 0), sizes, allow_negative_indices=False)
 
     def over_tiles(self, step: Step, carry: Any, *like: Array) -> Any:
-        """Every tile in which something is allowed: first those in which all is, then the others. `like`: see `_blocks.over_blocks`."""
+        """Every tile in which something is allowed: the inner ones first, then those at an edge. `like`: see `_blocks.over_blocks`."""
         inner, edge = self._tiles()
         if len(inner) + len(edge) == 1:
             (i, j), *_ = [*inner, *edge]
@@ -147,16 +151,15 @@ class Tiles:
         return carry
 
     def _tiles(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """(row block, column block) of the tiles in which all is allowed, and of those in which something is."""
+        """(row block, column block) of the tiles in which length, causality and window allow all, and of the edge tiles, in which they allow some."""
         inner: list[tuple[int, int]] = []
         edge: list[tuple[int, int]] = []
-        varies = self.mask is not None or self.query_lengths is not None or self.key_lengths is not None
         for i in range(_count(self.t, self.bt)):
             for j in range(_count(self.s, self.bs)):
                 low, high = self._distances(i, j)
                 if low > high:
                     continue
-                full = (j + 1) * self.bs <= self.s and not varies
+                full = (j + 1) * self.bs <= self.s
                 ahead, behind = (0 if self.is_causal else self.s), self.t
                 if self.window is not None:
                     ahead, behind = min(ahead, self.window[1]), self.window[0]
@@ -174,30 +177,38 @@ class Tiles:
 
     def masked(self, logits: Array, own: Own, i: Any, j: Any, edge: bool, transposed: bool = False) -> Array:
         """Logits (u, R, bs), or (u, bs, R) if transposed, with the bias added and -inf where not allowed."""
-        if self.bias is None and not edge:
+        allowed = self._allowed(own, i, j, edge)
+        if self.bias is None and allowed is None:
             return logits
         order = (0, 1, 4, 2, 3) if transposed else (0, 1, 2, 3, 4)
         sizes = (*own[2:], self.g, self.bt, self.bs)
         spread = logits.reshape([sizes[axis] for axis in order])
         if self.bias is not None:
             spread += self._tile(self.bias, own, i, j).astype(logits.dtype).transpose(order)
-        if edge:
-            spread = jnp.where(self._allowed(own, i, j).transpose(order), spread, -jnp.inf)
+        if allowed is not None:
+            spread = jnp.where(allowed.transpose(order), spread, -jnp.inf)
         return spread.reshape(logits.shape)
 
-    def _allowed(self, own: Own, i: Any, j: Any) -> Array:
+    def _allowed(self, own: Own, i: Any, j: Any, edge: bool) -> Array | None:
+        """What is allowed in a tile, (b, k, G, bt, bs) or 1 for any of these; None for all. In an inner tile only lengths and mask can forbid."""
         rows, columns = i * self.bt + jnp.arange(self.bt)[:, None], j * self.bs + jnp.arange(self.bs)
-        allowed = jnp.broadcast_to(columns < self.s, (self.bt, self.bs))
-        if self.is_causal:
-            allowed &= rows >= columns
-        if self.window is not None:
-            allowed &= (columns >= rows - self.window[0]) & (columns <= rows + self.window[1])
-        allowed = allowed[None, None, None]
+        conditions = []
+        if edge:
+            conditions.append(columns < self.s)
+            if self.is_causal:
+                conditions.append(rows >= columns)
+            if self.window is not None:
+                conditions += [columns >= rows - self.window[0], columns <= rows + self.window[1]]
         for lengths, position in ((self.query_lengths, rows), (self.key_lengths, columns)):
             if lengths is not None:
-                own_lengths = jax.lax.dynamic_slice_in_dim(lengths, own[0], own[2])
-                allowed &= position < own_lengths[:, None, None, None, None]
-        return allowed if self.mask is None else allowed & self._tile(self.mask, own, i, j)
+                own_lengths = jax.lax.dynamic_slice_in_dim(lengths, own[0], own[2], allow_negative_indices=False)
+                conditions.append(position < own_lengths[:, None, None, None, None])
+        if self.mask is not None:
+            conditions.append(self._tile(self.mask, own, i, j))
+        if not conditions:
+            return None
+        allowed = ft.reduce(jnp.logical_and, conditions)
+        return allowed.reshape((1,) * (5 - allowed.ndim) + allowed.shape)
 
     def _place(self, a: Array, own: Own, i: Any, j: Any) -> tuple[list[Any], list[int]]:
         """Where the tile's part of bias or mask begins, and its sizes; 0 and 1 along axes of size 1."""
@@ -208,7 +219,7 @@ class Tiles:
         ]
 
     def _tile(self, a: Array, own: Own, i: Any, j: Any) -> Array:
-        return jax.lax.dynamic_slice(a, *self._place(a, own, i, j))
+        return jax.lax.dynamic_slice(a, *self._place(a, own, i, j), allow_negative_indices=False)
 
     def no_bias_ct(self) -> Array | None:
         return None if self.bias is None else jnp.zeros(self.bias.shape, self.compute)
@@ -221,7 +232,7 @@ class Tiles:
         tile = l_ct.reshape(*own[2:], self.bs, self.g, self.bt).transpose(0, 1, 3, 4, 2)
         stretched = tuple(axis for axis, size in enumerate(sizes) if size == 1)
         tile = jnp.sum(tile, axis=stretched, keepdims=True)
-        return jax.lax.dynamic_update_slice(bias_ct, jax.lax.dynamic_slice(bias_ct, starts, sizes) + tile, starts)
+        return jax.lax.dynamic_update_slice(bias_ct, self._tile(bias_ct, own, i, j) + tile, starts, allow_negative_indices=False)
 
     def whole_bias_ct(self, bias_ct: Array, bias: Array) -> Array:
         """(B, K, G, T, S) as (B, N, T, S), without what was padded."""
@@ -230,12 +241,12 @@ class Tiles:
 
 def at(a: Array, i: Any) -> Array:
     """`a[:, i]`, as a slice."""
-    return jax.lax.dynamic_index_in_dim(a, i, 1, keepdims=False)
+    return jax.lax.dynamic_index_in_dim(a, i, 1, keepdims=False, allow_negative_indices=False)
 
 
 def put_at(a: Array, block: Array, i: Any) -> Array:
     """`a` with `a[:, i]` replaced."""
-    return jax.lax.dynamic_update_index_in_dim(a, block, i, 1)
+    return jax.lax.dynamic_update_index_in_dim(a, block, i, 1, allow_negative_indices=False)
 
 
 def _count(length: int, size: int) -> int:
