@@ -182,6 +182,25 @@ def never_reversed(reverse, _, ct):
     return (jax.lax.cumsum(ct, reverse=reverse),)
 
 
+def running(x, reverse, exclusive, averaged):
+    total = jax.lax.cumsum(x, reverse=reverse) - (x if exclusive else 0)
+    return total / x.size if averaged else total
+
+
+def running_forward(x, *options):
+    return running(x, *options), x
+
+
+def running_backward(reverse, exclusive, averaged, x, ct):
+    ct = ct / x.size if averaged else ct
+    return (jax.lax.cumsum(ct, reverse=not reverse) - (ct if exclusive else 0),)
+
+
+def inclusive_with_the_others(reverse, exclusive, averaged, x, ct):
+    """A branch of a branch, which nobody took."""
+    return running_backward(reverse, exclusive and not (reverse and averaged), averaged, x, ct)
+
+
 def product(x):
     return jnp.prod(x)
 
@@ -275,6 +294,8 @@ ENTRIES = (
     entry("cumsum-not-reversed", "order", *SCAN, never_reversed, scan_sum_backward, argument(), "gradient", static=(1,), options={"reverse": (False, True)}),
     entry("cumsum-reverse-ignored", "option", *SCAN, always_reversed, scan_sum_backward, argument(), "gradient", static=(1,),
           options={"reverse": (False, True)}, trigger=True),
+    entry("three-options-together", "option", running, running_forward, inclusive_with_the_others, running_backward, argument(), "gradient",
+          static=(1, 2, 3), options=dict.fromkeys(("reverse", "exclusive", "averaged"), (False, True)), trigger=True),
     entry("product-divided-by-entry", "special value", product, product_forward, divided_by_entry, product_backward, argument(),
           ("gradient", "extremes"), sizes={"n": (1, 20)}, trigger=True),
     entry("p-norm-of-odd-p", "option", power_sum, power_sum_forward, sign_forgotten_at_odd, power_sum_backward, argument(), "gradient",

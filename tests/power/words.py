@@ -86,6 +86,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "axis-from-the-front": ("axis=-1",),
     "cumsum-not-reversed": ("for reverse=False where reverse=True is given",),
     "cumsum-reverse-ignored": ("for reverse=False where reverse=True is given", "failing cases have reverse=True"),
+    "three-options-together": ("only with reverse=True, with exclusive=True and with averaged=True",),
     "product-divided-by-entry": ("of x: it is wrong exactly where x is 0, and not finite there",),
     "p-norm-of-odd-p": ("as if x were |x|", "only with p=3"),
     "median-of-even-count": ("only when n is a multiple of 2",),

@@ -150,11 +150,13 @@ def _of_diagonal(wrong: np.ndarray) -> str | None:
     if wrong.ndim < 2 or min(wrong.shape[-2:]) < 3:
         return None
     rows, columns = np.indices(wrong.shape[-2:])
-    hits = np.flatnonzero(wrong.reshape(-1, *wrong.shape[-2:]).any(axis=0))
-    if len(hits) >= min(wrong.shape[-2:]) - 1:  # a first row has nothing to lose
-        for words, side in (("on", rows == columns), ("above", rows < columns), ("below", rows > columns)):
-            if side.reshape(-1)[hits].all():
-                return f"it is wrong {words} the diagonal of the last two axes only"
+    hits = wrong.reshape(-1, *wrong.shape[-2:]).any(axis=0)
+    for words, side in (("on", rows == columns), ("above", rows < columns), ("below", rows > columns)):
+        missed = [
+            np.count_nonzero(np.any(side, axis) & ~np.any(hits, axis)) for axis in (0, 1)
+        ]  # all but one: not a corner that one window touches
+        if not (hits & ~side).any() and max(missed) <= 1:
+            return f"it is wrong {words} the diagonal of the last two axes only"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from verify.cases import Case, elements
@@ -21,7 +22,10 @@ STYLES = {
 ENOUGH = 2  # cases on each side, before a pattern is called one
 BLOCKS = (2, 4, 8, 16, 32, 64, 128)
 CHANCE = 0.05  # of all failing cases to have one value of an option by luck
+SEVERAL, MOST_TOGETHER = 3, 3  # failing cases that share several options, before these are blamed; and how many
 SHAPES = 3  # different sizes that pass, before one of them is blamed: where all of them are 1, any of them could be
+
+Condition = tuple[str, Callable[[Case], bool]]
 
 
 def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
@@ -36,34 +40,47 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
         for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH and shapes >= SHAPES) if len(some) >= ENOUGH else ():
             if all(map(holds, failing)) and not any(map(holds, some)):
                 return f"it is wrong only {words} ({len(failing)} failing and {len(some)} passing cases{which} agree)"
-    return _option(cases)
+    return _together(failing, passing) or _together(failing, ordinary) or _option(cases)
+
+
+def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
+    """Two or three options or absent arguments that only together are in every failing case and in no passing one."""
+    drawn = [case for case in failing if not case.resized]
+    if len(drawn) < SEVERAL:
+        return None
+    facts = [(words, holds) for words, holds in _of_options(drawn[0]) if all(map(holds, failing))]
+    for fact in list(facts):  # those that none but the failing cases would miss
+        fewer = [other for other in facts if other is not fact]
+        if not any(all(holds(case) for _, holds in fewer) for case in passing):
+            facts = fewer
+    if not 1 < len(facts) <= MOST_TOGETHER or any(all(holds(case) for _, holds in facts) for case in passing):
+        return None
+    share = math.prod(sum(map(holds, (*drawn, *passing))) / (len(drawn) + len(passing)) for _, holds in facts)
+    if (1 - share) ** len(passing) >= CHANCE:  # too few passing cases to have met all of them together
+        return None
+    *most, last = [words for words, _ in facts]
+    return f"it is wrong only {', '.join(most)} and {last} ({len(failing)} failing and {len(passing)} passing cases agree)"
 
 
 def _option(cases: Sequence[tuple[Case, bool]]) -> str | None:
-    """An option that every failing case has, though some passing ones have it, too: the mistake needs more than it to show."""
+    """Options that every failing case has, though some passing ones have them, too: the mistake needs more than these to show."""
     drawn = [(case, failed) for case, failed in cases if not case.resized]  # smaller cases keep the options of the one they come from
     failing = [case for case, failed in drawn if failed]
+    shared = []
     for name, value in failing[0].options.items() if failing else ():
         share = sum(repr(case.options.get(name)) == repr(value) for case, _ in drawn) / len(drawn)
         if share ** len(failing) < CHANCE and all(repr(case.options.get(name)) == repr(value) for case in failing):
-            return f"all {len(failing)} failing cases have {name}={value!r}"
-    return None
+            shared.append(f"{name}={value!r}")
+    return f"all {len(failing)} failing cases have {' and '.join(shared)}" if shared else None
 
 
-def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, Callable[[Case], bool]]]:
+def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[Condition]:
     first = failing[0]
     if first.style in STYLES and first.style != "given":
         yield STYLES[first.style], lambda case: case.style == first.style
     if first.dtype != "float64":
         yield f"in {first.dtype}", lambda case: case.dtype == first.dtype
-    for name, value in first.options.items():
-        yield (
-            f"with {name}={value!r}",
-            lambda case, name=name, value=value: case.options.get(name) == value and type(case.options.get(name)) is type(value),
-        )
-    for position, name in enumerate(first.argument_names):
-        yield f"with {name}=None", lambda case, position=position: case.args[position] is None
-        yield f"when {name} is given", lambda case, position=position: case.args[position] is not None
+    yield from _of_options(first)
     for name in first.sizes if of_sizes else ():
         numbers = [_number(case, name) for case in failing]
         lowest, highest = min(numbers), max(numbers)
@@ -83,6 +100,17 @@ def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[tuple[str, 
                     lambda case, a=first_name, b=second: case.sizes[a] == case.sizes[b],
                 )
                 yield f"when {first_name} != {second}", lambda case, a=first_name, b=second: case.sizes[a] != case.sizes[b]
+
+
+def _of_options(first: Case) -> Iterator[Condition]:
+    for name, value in first.options.items():
+        yield (
+            f"with {name}={value!r}",
+            lambda case, name=name, value=value: case.options.get(name) == value and type(case.options.get(name)) is type(value),
+        )
+    for position, name in enumerate(first.argument_names):
+        yield f"with {name}=None", lambda case, position=position: case.args[position] is None
+        yield f"when {name} is given", lambda case, position=position: case.args[position] is not None
 
 
 def _number(case: Case, name: str) -> int:
