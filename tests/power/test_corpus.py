@@ -12,6 +12,7 @@ from tests.power.words import UNTOLD
 from verify import Spec, Status, checks, run
 from verify.addresses import parse_address
 from verify.cases import Case, draw
+from verify.profiles import case_count
 from verify.runner import Judged, judge, run_spec
 
 ENOUGH = 20  # cases after which several dtypes have had their turn
@@ -27,14 +28,26 @@ def test_names_are_unique() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-THIRD = 5  # of right rules every third; `benchmarks/error_rate.py` runs all, over more cases and seeds
 FAILURES = 5  # failing cases, of three shapes, from which the mistake is told; users have eight
 TELLING = ("gradient", "linearity")  # that a mistake is told from, beside the checks that must see it; `benchmarks/error_rate.py` makes all
-SOME = 12  # one entry in so many runs on every JAX version; all on the main one
+EVERYWHERE = 12  # one entry in so many runs on every JAX version; all on the main one
+TOLD = 4  # one mistake in so many is told in every run, the others nightly: that takes eight times as long as to catch it
+BESIDE = 5  # one right rule in so many runs; `benchmarks/error_rate.py` runs all, over more cases and seeds
 
 
-def marks(position: int) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] if position % SOME else []
+def entries(often: int, *rest: pytest.MarkDecorator) -> list[object]:
+    """The corpus, slow but for those that run everywhere, and with other marks on all but one entry in `often`."""
+
+    def marks(k: int) -> list[pytest.MarkDecorator]:
+        return [*([pytest.mark.slow] if k % EVERYWHERE else []), *(rest if k % often else [])]
+
+    return [pytest.param(entry, id=entry.name, marks=marks(k)) for k, entry in enumerate(CORPUS)]
+
+
+@pytest.mark.parametrize("entry", entries(EVERYWHERE))
+def test_wrong_rule_is_caught(entry: Entry) -> None:
+    selected = checks.select(list(entry.checks))
+    assert any(judge(entry.wrong, case, selected).failed for case in draw(entry.wrong, 0, range(case_count(entry.cases, 0))))
 
 
 def until_it_has_failed_a_few_times(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:
@@ -46,8 +59,8 @@ def until_it_has_failed_a_few_times(spec: Spec, cases: Sequence[Case], selected:
             return
 
 
-@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name, marks=marks(k)) for k, entry in enumerate(CORPUS)])
-def test_wrong_rule_is_caught_and_told_in_the_right_words_and_its_address_shows_it_again(entry: Entry) -> None:
+@pytest.mark.parametrize("entry", entries(TOLD, pytest.mark.nightly))
+def test_mistake_is_told_in_the_right_words_and_its_address_shows_it_again(entry: Entry) -> None:
     verdict = run_spec(entry.wrong, entry.cases, checks=[*entry.checks, *TELLING], judges=until_it_has_failed_a_few_times)
     failing = [finding for finding in verdict.findings if finding.status is Status.FAIL]
     assert {finding.check for finding in failing} & set(entry.checks)
@@ -71,7 +84,7 @@ def passes_in_its_dtypes(spec: Spec, cases: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", CORPUS[::THIRD], ids=[entry.name for entry in CORPUS[::THIRD]])
+@pytest.mark.parametrize("entry", CORPUS[::BESIDE], ids=[entry.name for entry in CORPUS[::BESIDE]])
 def test_right_rule_beside_it_passes(entry: Entry) -> None:
     passes_in_its_dtypes(entry.right, min(entry.cases or ENOUGH, ENOUGH))
 
