@@ -190,7 +190,8 @@ def _backward(static: Static, residuals: Residuals, out_ct: Array):
         def step(carry, i, j, edge):
             qt_cts, k_cts, v_cts, bias_ct = carry
             logits = tiles.masked(jnp.einsum("ush,urh->usr", at(k, j), at(q, i)), own, i, j, edge, transposed=True)
-            p = jnp.exp(jnp.minimum(logits - at(lse, i)[:, None], 0))  # above 0 by rounding, or in padded rows: exp would overflow
+            total = at(lse, i)[:, None]
+            p = jnp.exp(jnp.minimum(logits, total) - total)  # logits are above it by rounding, or in padded rows, where exp would overflow
             p_ct = jnp.einsum("ush,urh->usr", at(v, j), at(o_ct, i))
             l_ct = p * (p_ct - at(dots, i)[:, None])
             qt_ct = at(qt_cts, i) + jnp.einsum("uhs,usr->uhr", at(kt, j), l_ct)

@@ -264,6 +264,20 @@ def test_a_key_among_the_residuals():
     assert mutants and {mutant.status for mutant in mutants} <= {"killed", "equivalent"}
 
 
+def test_the_last_residual_is_the_same_whichever_arguments_are_absent():
+    """Counted from the first, it would be another one where b is None, and a mistake in it would be met in some of the cases only."""
+
+    def backward(residuals, ct):
+        x, b, e = residuals
+        return 2 * ct * e * x * (1 if b is None else b), None if b is None else ct * e
+
+    scaled = rule(lambda x, b: jnp.exp(x * x) * (1 if b is None else b), lambda x, b: (scaled(x, b), (x, b, jnp.exp(x * x))), backward)
+    spec = verify.Spec(name="scaled", fn=scaled, args={"x": verify.Arg(dims="n"), "b": verify.Arg(dims="n", optional=True)}, dtypes=())
+    found = {len(prepared.residuals): prepared.fits for prepared in prepare_plan(spec, 8, 0, None).cases}
+    assert sorted(found) == [2, 3]
+    assert all(Edit("residual", number, "times 1.001") in fits for fits in found.values() for number in (0, -1))
+
+
 def test_seeds_of_the_pool_are_not_those_of_the_cases():
     made = prepare_plan(LINEAR, 3, 0, None)
     assert len(made.cases) == 3 and len(made.pool) > 50

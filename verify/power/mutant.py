@@ -16,8 +16,9 @@ from verify.spec import Spec
 
 @dataclass(frozen=True)
 class Edit:
-    """One mistake. where: "equation", "residual", "upstream" or "cotangent"; target: the equation's key, the residual's or output's number, or
-    the argument's path ("[0]['w']"); name: of the edit in `edits.KINDS` or `ends`.
+    """One mistake. where: "equation", "residual", "upstream" or "cotangent"; name: of the edit in `edits.KINDS` or `ends`.
+
+    target: the equation's key, the residual's number (`numbered`), the output's number, or the argument's path ("[0]['w']").
     """
 
     where: str
@@ -116,10 +117,16 @@ def pulled(tree: Any) -> Callable[[list[Any], list[Any]], list[Any]]:
 
 def run(jaxpr: Any, residuals: Sequence[Any], cts: Sequence[Any], paths: Sequence[str], edit: Edit | None) -> list[Any]:
     """A traced pullback with one edit; without it where its target does not exist at these shapes."""
-    residuals = changed("residual", residuals, range(len(residuals)), edit)
+    residuals = changed("residual", residuals, numbered(residuals), edit)
     cts = changed("upstream", cts, range(len(cts)), edit)
     out = surgery.run(jaxpr, [*residuals, *cts], operation(edit, jaxpr))
     return changed("cotangent", out, paths, edit)
+
+
+def numbered(residuals: Sequence[Any]) -> list[int]:
+    """Residuals by their number from the nearer end, so that the last one, the forward's result perhaps, is so whichever optional arguments are absent."""
+    count = len(residuals)
+    return [i if 2 * i < count else i - count for i in range(count)]
 
 
 def operation(edit: Edit | None, jaxpr: Any) -> surgery.Operation | None:

@@ -16,7 +16,7 @@ from verify import _compat, engine, programs
 from verify.cases import Case
 from verify.observation import natural_scale
 from verify.power import edits, ends, surgery
-from verify.power.mutant import Edit, changed, opened, pulled, run
+from verify.power.mutant import Edit, changed, numbered, opened, pulled, run
 from verify.spec import Spec
 from verify.tolerance import FLOOR_ULPS
 from verify.values import cast, largest, wide
@@ -84,9 +84,9 @@ def _fitting(
             yield Edit("equation", place.key, name), (surgery.equation_text(place.equation), place.key[0])
     used = {id(var) for equation in jaxpr.jaxpr.eqns for var in equation.invars} | {id(var) for var in jaxpr.jaxpr.outvars}
     variables = jaxpr.jaxpr.invars
-    for i, array in enumerate(residuals):
+    for i, (number, array) in enumerate(zip(numbered(residuals), residuals, strict=True)):
         for name in _ends(ends.RESIDUAL, array, residuals) if id(variables[i]) in used else ():
-            yield Edit("residual", i, name), (f"residual {i}: {_type(array)}", "")
+            yield Edit("residual", number, name), (f"residual {i}: {_type(array)}", "")
     for i, array in enumerate(cts):
         for name in _ends(ends.UPSTREAM, array, cts):
             yield Edit("upstream", i, name), (f"incoming cotangent{f' {i}' if len(cts) > 1 else ''}: {_type(array)}", "")
@@ -119,7 +119,7 @@ def _growth(residuals: Sequence[np.ndarray], edit: Edit) -> float:
     if edit.where != "residual" or not jax.numpy.issubdtype(residuals[edit.target].dtype, np.floating):
         return 1.0
     with _compat.enable_x64(True):
-        edited = changed("residual", residuals, range(len(residuals)), edit)[edit.target]
+        edited = changed("residual", residuals, numbered(residuals), edit)[edit.target]
     old, new = largest(wide(residuals[edit.target])), largest(wide(edited))
     return max(new / old, 1.0) if old else 1.0
 
