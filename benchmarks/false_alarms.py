@@ -1,11 +1,12 @@
 """How often `verify` accuses a derivative that is right: thousands of random cases of functions whose derivative is JAX's own.
 
     python benchmarks/false_alarms.py [--cases 10000] [--seed S] [--only NAME ...] [--jobs N] [--json [FILE]]
+        [--journal FILE]
 
 The functions are those of `benchmarks/correct_functions.py` and the operations of `manual_vjp`. The cases are spread evenly over functions, and within a
 function over float64, float32, bfloat16 and float16 as far as it claims them (a case in a users' dtype is judged in float64 too). Every check is
 made on every case to which it applies, and every FAIL and ERROR is listed with the address for `verify replay`, run from the repository's root.
-Exit status 1 if there is any.
+With a journal, a run that is ended can be taken up where it stopped, by the same command at the same code. Exit status 1 if there is any accusation.
 """
 
 from __future__ import annotations
@@ -55,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these functions alone")
     parser.add_argument("--jobs", type=int, default=cores())
     parser.add_argument("--json", type=Path, nargs="?", const=RESULT, help=f"write the numbers ({RESULT.relative_to(ROOT)})")
+    parser.add_argument("--journal", type=Path, help="keep what is done in this file, and do not do again what is in it")
     options = parser.parse_args(argv)
     chosen = [name for name in names() if not options.only or name in options.only or name.rpartition(":")[2] in options.only]
     if not chosen or options.cases < 1:
         parser.error("nothing to run: --cases must be at least 1, --only one of " + ", ".join(name.rpartition(":")[2] for name in names()))
-    start = time.perf_counter()
-    rows = run(chosen, options.cases, options.seed, options.jobs)
-    report = summary(rows, options.cases, options.seed, time.perf_counter() - start)
+    rows = run(chosen, options.cases, options.seed, options.jobs, options.journal)
+    report = summary(rows, options.cases, options.seed)
     print_table(report)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -69,19 +70,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if report["accusations"] else 0
 
 
-def run(chosen: Sequence[str], cases: int, seed: int, jobs: int) -> list[Row]:
+def run(chosen: Sequence[str], cases: int, seed: int, jobs: int, journal: Path | None) -> list[Row]:
     """One row for each case, judged in processes of their own."""
     shares = [cases // len(chosen) + (k < cases % len(chosen)) for k in range(len(chosen))]
     orders = [(name, seed, share, at) for name, share in zip(chosen, shares, strict=True) for at in range(0, share, CHUNK)]
-    rows: list[Row] = []
-    for batch in (orders[at : at + jobs * TASKS] for at in range(0, len(orders), jobs * TASKS)):
+    lines = [json.loads(line) for line in journal.read_text().splitlines()] if journal and journal.exists() else []
+    done = {tuple(order): rows for order, rows in lines if tuple(order) in orders}
+    rest = [order for order in orders if order not in done]
+    for batch in (rest[at : at + jobs * TASKS] for at in range(0, len(rest), jobs * TASKS)):
         with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for future in as_completed([pool.submit(work, *order) for order in batch]):
-                rows += future.result()
+            futures = {pool.submit(work, *order): order for order in batch}
+            for future in as_completed(futures):
+                order = futures[future]
+                done[order] = future.result()
+                if journal:
+                    with journal.open("a") as file:
+                        file.write(json.dumps([order, done[order]]) + "\n")
                 if sys.stderr.isatty():
-                    print(f"\r{len(rows)}/{cases} cases ", end="", file=sys.stderr, flush=True)
+                    print(f"\r{sum(map(len, done.values()))}/{cases} cases ", end="", file=sys.stderr, flush=True)
     place = {name: k for k, name in enumerate(chosen)}
-    return sorted(rows, key=lambda row: (place[row["name"]], row["index"]))
+    return sorted(itertools.chain.from_iterable(done.values()), key=lambda row: (place[row["name"]], row["index"]))
 
 
 def work(name: str, seed: int, share: int, start: int) -> list[Row]:
@@ -124,14 +132,14 @@ def judged(spec: Spec, case: Case) -> Row:
     }  # fmt: skip
 
 
-def summary(rows: Sequence[Row], cases: int, seed: int, seconds: float) -> dict[str, Any]:
+def summary(rows: Sequence[Row], cases: int, seed: int) -> dict[str, Any]:
     """The numbers of a run: counts for each function and dtype, and what was said against any."""
     functions: dict[str, dict[str, Counter[str]]] = {}
     for row in rows:
         functions.setdefault(row["name"], {}).setdefault(row["dtype"], Counter())[row["status"]] += 1
     findings = [finding for row in rows for finding in row["findings"]]
     return {
-        "cases": cases, "seed": seed, "seconds": round(seconds, 1), "environment": versions(), "functions": len(functions),
+        "cases": cases, "seed": seed, "seconds": round(sum(row["seconds"] for row in rows), 1), "environment": versions(), "functions": len(functions),
         "judged": sum(row["compared"] for row in rows), "comparisons": sum(row["comparisons"] for row in rows),
         "accusations": sum(row["status"] in ("FAIL", "ERROR") for row in rows),
         "by_dtype": {dtype: counted for dtype in DTYPES if (counted := Counter(row["status"] for row in rows if row["dtype"] == dtype))},
@@ -156,7 +164,7 @@ def print_table(report: dict[str, Any]) -> None:
             print(f"    {finding['message']}")
     print("\nchecks made: " + ", ".join(f"{check} in {count} cases" for check, count in report["cases_by_check"].items()))
     print(
-        f"{sum(sum(counts.values()) for counts in report['by_dtype'].values())} cases of {report['functions']} functions in {report['seconds']:.0f} s: "
+        f"{sum(sum(counts.values()) for counts in report['by_dtype'].values())} cases of {report['functions']} functions in {report['seconds']:.0f} s of one process: "
         f"{report['judged']} judged with {report['comparisons']} comparisons, {report['accusations']} accused although right"
     )
 
