@@ -164,7 +164,7 @@ SPEC = Spec(
         "h0": Arg(dims="*batch H", optional=True, low=-1.0, high=1.0),
         "lengths": Arg(dims="*batch", dtype="int32", optional=True, sample=some_lengths),
     },
-    sizes={"batch": (0, 4), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
+    sizes={"batch": (0, 3), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
     options={"reverse": (False, True), "checkpoint": (False, True), "block_size": (None, 3)},
     source="arXiv:1406.1078",
 )

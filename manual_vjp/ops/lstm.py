@@ -172,7 +172,7 @@ SPEC = Spec(
         "c0": Arg(dims="*batch H", optional=True, low=-2.0, high=2.0),
         "lengths": Arg(dims="*batch", dtype="int32", optional=True, sample=some_lengths),
     },
-    sizes={"batch": (0, 4), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
+    sizes={"batch": (0, 3), "T": (0, 70), "D": (0, 33), "H": (0, 33)},
     options={"reverse": (False, True), "checkpoint": (False, True), "block_size": (None, 3)},
     source="Hochreiter & Schmidhuber (Neural Computation 9, 1997); Gers et al. (Neural Computation 12, 2000)",
 )
