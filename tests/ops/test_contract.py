@@ -18,7 +18,10 @@ from tests.ops._helpers import CALLS, ROUNDS_BETWEEN, Call, assert_close, cast, 
 from verify._compat import enable_x64
 
 F64 = 1e-12  # sums of tens of terms in float64: rounding is below 100 * 1.1e-16, a wrong formula is above 1e-8
-every_call = pytest.mark.parametrize("call", CALLS, ids=str)
+FIRST = {call.name: call for call in reversed(CALLS)}  # of each operation; the other calls are for the main JAX version
+every_call = pytest.mark.parametrize(
+    "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else pytest.mark.slow) for call in CALLS]
+)
 
 
 def test_every_operation_is_in_the_table():
