@@ -240,13 +240,13 @@ class Tiles:
 
 
 def at(a: Array, i: Any) -> Array:
-    """`a[:, i]`, as a slice."""
-    return jax.lax.dynamic_index_in_dim(a, i, 1, keepdims=False, allow_negative_indices=False)
+    """`a[:, i]`, as a slice. (Told that i is not negative, XLA makes a program that is 2 % slower on CPU.)"""
+    return jax.lax.dynamic_index_in_dim(a, i, 1, keepdims=False)
 
 
 def put_at(a: Array, block: Array, i: Any) -> Array:
     """`a` with `a[:, i]` replaced."""
-    return jax.lax.dynamic_update_index_in_dim(a, block, i, 1, allow_negative_indices=False)
+    return jax.lax.dynamic_update_index_in_dim(a, block, i, 1)
 
 
 def _count(length: int, size: int) -> int:
