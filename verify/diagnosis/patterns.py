@@ -152,10 +152,8 @@ def _of_diagonal(wrong: np.ndarray) -> str | None:
     rows, columns = np.indices(wrong.shape[-2:])
     hits = wrong.reshape(-1, *wrong.shape[-2:]).any(axis=0)
     for words, side in (("on", rows == columns), ("above", rows < columns), ("below", rows > columns)):
-        missed = [
-            np.count_nonzero(np.any(side, axis) & ~np.any(hits, axis)) for axis in (0, 1)
-        ]  # all but one: not a corner that one window touches
-        if not (hits & ~side).any() and max(missed) <= 1:
+        missed = [np.count_nonzero(np.any(side, axis) & ~np.any(hits, axis)) for axis in (0, 1)]
+        if not (hits & ~side).any() and max(missed) <= 1:  # every row and column but one: no corner that one window touches
             return f"it is wrong {words} the diagonal of the last two axes only"
     return None
 
