@@ -22,7 +22,7 @@ STYLES = {
 ENOUGH = 2  # cases on each side, before a pattern is called one
 BLOCKS = (2, 4, 8, 16, 32, 64, 128)
 CHANCE = 0.05  # of all failing cases to have one value of an option by luck
-SEVERAL, MOST_TOGETHER = 3, 3  # failing cases that share several options, before these are blamed; and how many
+SEVERAL = 3  # failing cases that share several options, before these are blamed
 SHAPES = 3  # different sizes that pass, before one of them is blamed: where all of them are 1, any of them could be
 
 Condition = tuple[str, Callable[[Case], bool]]
@@ -44,7 +44,7 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
 
 
 def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
-    """Two or three options or absent arguments that only together are in every failing case and in no passing one."""
+    """Options and absent arguments that only together are in every failing case and in no passing one."""
     drawn = [case for case in failing if not case.resized]
     if len(drawn) < SEVERAL:
         return None
@@ -53,7 +53,7 @@ def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
         fewer = [other for other in facts if other is not fact]
         if not any(all(holds(case) for _, holds in fewer) for case in passing):
             facts = fewer
-    if not 1 < len(facts) <= MOST_TOGETHER or any(all(holds(case) for _, holds in facts) for case in passing):
+    if len(facts) < 2 or any(all(holds(case) for _, holds in facts) for case in passing):
         return None
     share = math.prod(sum(map(holds, (*drawn, *passing))) / (len(drawn) + len(passing)) for _, holds in facts)
     if (1 - share) ** len(passing) >= CHANCE:  # too few passing cases to have met all of them together
