@@ -223,7 +223,7 @@ def _losses() -> Iterator[Row]:
         variants = {"ours": mv.softmax_cross_entropy, "autodiff": _plain_cross_entropy, "optax": peer, **torch}
         floors = {"autodiff": 2.2, "optax": 1.0, "torch": 2.0, "temp": 1e-3} if v == 32768 and n == 2048 else {}
         yield Row(name="softmax_cross_entropy", shape=f"{n}x{v}", args=(_normal(n, v), labels), variants=variants, floors=floors, diff=(0,))
-    for n, d, v, speed, memory in ((1024, 256, 32768, 1.05, 1 / 30), (512, 256, 131072, 1.2, 1 / 100), (1000, 256, 32003, 1.0, 1 / 30)):
+    for n, d, v, speed, memory in ((1024, 256, 32768, 1.05, 1 / 30), (1024, 256, 131072, 1.2, 1 / 100), (1000, 256, 32003, 1.0, 1 / 30)):
         labels = np.random.default_rng(1).integers(0, v, size=n).astype(np.int32)
         args = _normal(n, d), _normal(d, v, seed=1) / np.float32(d**0.5), labels
         variants = {
