@@ -144,11 +144,7 @@ def run(
         True
     """
     verdict = run_spec(as_spec(spec), cases, seed, checks, progress, profile=profile)
-    if not verdict.address or not isinstance(spec, Spec) or _installed(spec):
-        return verdict
-    return replace(
-        verdict, notes=(*verdict.notes, f'the command knows no {spec.name}: in Python, verify.replay("{verdict.address}", spec=...)')
-    )
+    return replace(verdict, installed=not isinstance(spec, Spec) or _installed(spec))
 
 
 def _installed(spec: Spec) -> bool:

@@ -131,7 +131,8 @@ class Verdict:
     """What verify says of one operation. `bool(verdict)` is True for PASS only.
 
     smallest_detectable is the smallest relative error in any one element that the most exact gradient comparison would have caught, in half of the
-    cases or more. location, calls: of a rule that was found in a program, "file:line" and how often it is called.
+    cases or more. location, calls: of a rule that was found in a program, "file:line" and how often it is called. installed: whether the command line
+    finds the operation by its name.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Verdict:
     evidence: Evidence | None = None
     location: str = ""
     calls: int = 0
+    installed: bool = True
 
     def __bool__(self) -> bool:
         return self.status is Status.PASS

@@ -1,5 +1,6 @@
 """Reports from records: JSON, JUnit and text, also for names that would repaint a terminal or break a parser."""
 
+import html as html_text
 import io
 import json
 import re
@@ -11,7 +12,7 @@ import pytest
 from verify import Finding, Report, Status, Verdict
 from verify.printable import clean
 from verify.report import json as json_report
-from verify.report import junit
+from verify.report import junit, summary
 from verify.report.text import render_report, render_verdict
 
 HOSTILE = [
@@ -228,6 +229,20 @@ def test_nothing_ran():
 def test_only_pass_is_success(statuses, good):
     assert bool(Report(verdicts=tuple(verdict(status) for status in statuses))) is good
     assert [bool(verdict(status)) for status in statuses] == [status is Status.PASS for status in statuses]
+
+
+@pytest.mark.parametrize(
+    ("installed", "said", "unsaid"),
+    [(True, "verify replay op/0/7", "spec="), (False, 'verify.replay("op/0/7", spec=...)', "verify replay")],
+)
+def test_a_spec_of_a_script_is_replayed_in_python_and_an_installed_one_by_the_command(installed, said, unsaid):
+    report = Report(verdicts=(verdict(address="op/0/7", installed=installed),))
+    restored = json_report.read(json_report.render(report))
+    page = html_text.unescape(report.to_html())
+    markdown = html_text.unescape(summary.render(report))
+    case = ElementTree.fromstring(junit.render(report)).find(".//failure").text
+    for text in (render_verdict(report.verdicts[0]), render_verdict(restored.verdicts[0]), page, markdown, case):
+        assert said in text and unsaid not in text
 
 
 def test_replay_commands_can_be_pasted():

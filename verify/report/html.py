@@ -10,7 +10,6 @@ import base64
 import functools
 import hashlib
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -21,7 +20,7 @@ from markupsafe import Markup
 from verify.printable import clean
 from verify.records import Status
 from verify.report import figures
-from verify.report.words import NEXT, error_text, explained, next_step
+from verify.report.words import NEXT, error_text, explained, next_step, replay
 
 GLYPHS = {
     "FAIL": "✕",
@@ -67,6 +66,7 @@ def _verdict(position: int, verdict: Mapping[str, Any], columns: Sequence[str]) 
     first = [f for f in bad if (f["check"], f.get("dtype")) == (bad[0]["check"], bad[0].get("dtype"))][:FIRST]
     return {
         **verdict,
+        "installed": verdict.get("installed", True),  # reports of earlier versions do not say
         "id": f"op-{position}",
         "cells": [worst[check] for check in columns],
         "bad": first,
@@ -110,7 +110,7 @@ def _template() -> jinja2.Template:
         autoescape=True, finalize=lambda value: "" if value is None else value, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
         loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
     )  # fmt: skip
-    filters: dict[str, Callable[..., str]] = {"number": _number, "caught": _caught, "subscript": _subscript, "quoted": shlex.quote}
+    filters: dict[str, Callable[..., str]] = {"number": _number, "caught": _caught, "subscript": _subscript, "replay": replay}
     environment.filters.update(filters)
     return environment.get_template("page.html")
 

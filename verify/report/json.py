@@ -89,6 +89,7 @@ def verdict_record(verdict: Verdict) -> dict[str, Any]:
         "evidence": _plain(verdict.evidence),
         "location": verdict.location,
         "calls": verdict.calls,
+        "installed": verdict.installed,
     }
 
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from verify.printable import clean
 from verify.records import Finding, Report, Status
+from verify.report.words import replay
 
 
 def render(report: Report) -> str:
@@ -28,7 +29,7 @@ def render(report: Report) -> str:
             text = finding.message + (f"\n{verdict.diagnosis}" if finding.status is Status.FAIL and verdict.diagnosis else "")
             entry = ElementTree.SubElement(case, kind, message=clean(finding.message), type=str(finding.status))
             if finding.status is not Status.SKIP:
-                entry.text = clean(text + (f"\nverify replay {verdict.address}" if verdict.address else ""))
+                entry.text = clean(text + (f"\n{replay(verdict.address, verdict.installed)}" if verdict.address else ""))
         for key, count in counts.items():
             suite.set(key, str(count))
     ElementTree.indent(root)

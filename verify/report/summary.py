@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from verify.printable import clean
 from verify.records import Report, Status, Verdict
-from verify.report.words import error_text, totals
+from verify.report.words import error_text, replay, totals
 
 SIGNS = {
     Status.PASS: "✅",
@@ -42,7 +42,7 @@ def _details(verdict: Verdict) -> list[str]:
     if first:
         lines.append(f"- {_text(first.check)}: {_text(first.message)}")
     if verdict.address:
-        lines.append(f"- <code>verify replay {_text(verdict.address)}</code>")
+        lines.append(f"- <code>{_text(replay(verdict.address, verdict.installed))}</code>")
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from verify.printable import clean
 from verify.records import Finding, Report, Status, Verdict
-from verify.report.words import error_text, explained, next_step, totals
+from verify.report.words import error_text, explained, next_step, replay, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
 
@@ -102,7 +101,7 @@ def _failure(verdict: Verdict, hint: str | None) -> list[RenderableType]:
     if verdict.smallest_case:
         rows.add_row("smallest", Text(clean(verdict.smallest_case)))
     if verdict.address:
-        rows.add_row("replay", Text(f"verify replay {shlex.quote(clean(verdict.address))}"))
+        rows.add_row("replay", Text(replay(clean(verdict.address), verdict.installed)))
     for note in verdict.notes:
         rows.add_row("note", Text(clean(note)))
     paste: list[RenderableType] = []

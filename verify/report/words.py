@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from verify.records import Report, Status
 
 NEXT = {  # check -> what to do about a FAIL
@@ -49,6 +51,11 @@ def next_step(check: str, message: str) -> str:
 def explained(name: str, address: str | None, check: str) -> str:
     """What `verify explain` shows most about: the derivation of a function that can be named, where formulas are to be compared, else the check."""
     return name if address and ":" in name and NEXT.get(check, "").startswith("compare the formula") else check
+
+
+def replay(address: str, installed: bool) -> str:
+    """What runs a case again: a command, or a line of Python for a Spec that the command does not know."""
+    return f"verify replay {shlex.quote(address)}" if installed else f'verify.replay("{address}", spec=...)'
 
 
 def totals(report: Report) -> str:
