@@ -294,8 +294,9 @@ def test_a_spec_is_called_in_the_report_what_it_was_called_on_the_command_line()
 
 def test_only_those_who_ask_get_the_table_and_what_to_read_is_the_derivation():
     short, long = run("cli_rules:half").stdout, run("cli_rules:half", "-v").stdout
-    assert "(-v: a table)" in short and "error caught" not in short.split("FAIL", 1)[1] and "error caught" in long.split("FAIL", 1)[1]
-    assert "(verify explain cli_rules:half)" in " ".join(short.split())
+    assert "error caught" not in short.split("FAIL", 1)[1] and "error caught" in long.split("FAIL", 1)[1]
+    flowing = " ".join(short.split())  # the lines break where the number of checks that fail lets them
+    assert "(-v: a table)" in flowing and "(verify explain cli_rules:half)" in flowing
 
 
 def test_a_shrunken_address_replays():
