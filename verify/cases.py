@@ -27,7 +27,7 @@ SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a 
 OPTIONS_FIRST = (
     16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
 )
-LONGEST, LONG_UNSAID = 2048, 300  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
+LONGEST, LONG_UNSAID = 2048, 512  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
 
@@ -45,7 +45,7 @@ class Case:
     dtype is the users' dtype that the case is also run in ("mixed": another one for each argument); float64 means in float64 alone.
     domains: per leaf, what its values may be; leaves with equal domains may stand for one another (None: no other).
     style: what kind of numbers it holds (`verify.styles`), "given" for the user's own arrays.
-    long: whether one dimension is as long as allowed, for sums in low precision.
+    long: whether it is one with a dimension as long as allowed, for sums in low precision: values and cotangents are of one sign, so that nothing cancels.
     residuals: the spec's limit, see `Spec.residuals`.
     beyond: whether a size lies outside of what the spec declares (0, where nothing is said about it).
     """
@@ -140,7 +140,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             shape = _next(spec, drawn)
         if index < indices.start:
             continue
-        long = None if sizes is not None else _long(spec, index, plain, shape)
+        long = _long(spec, index, plain, shape)
         long = long if long and _admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
         if sizes is not None:
@@ -148,7 +148,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             if not _admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
         options, absent = next((options, absent) for options, absent in in_turn(index) if _belong(spec, chosen, options))
-        yield replace(_draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None), long=long is not None)
+        yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None, long=long is not None)
 
 
 def _next(spec: Spec, drawn: Iterator[Sizes]) -> Sizes:
@@ -176,6 +176,7 @@ def _draw_case(
     options: Mapping[str, Any],
     absent: frozenset[str],
     resized: bool,
+    long: bool = False,
 ) -> Case:
     rng = generator(spec.name, seed, index, "values")
     dtype, style = _dtype_and_style(spec, seed, index)
@@ -201,7 +202,7 @@ def _draw_case(
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
         if math.prod(shape) > LARGEST:
             raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")
-        return draw_values(rng, arg, shape, sizes, style, user or arg.dtype, kinks_of(path), scale)
+        return draw_values(rng, arg, shape, sizes, style, user or arg.dtype, kinks_of(path), scale, one_signed=long)
 
     def kinks_of(path: str) -> tuple[float, ...]:
         return tuple(spec.kinks.get(path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0], ()))
@@ -209,7 +210,7 @@ def _draw_case(
     args = tuple(None if name in absent else _map_args(name, arg, leaf) for name, arg in described.items())
     return Case(
         name=spec.name, seed=seed, index=index, args=args, argument_names=tuple(described), dtypes=tuple(dtypes), dtype=dtype,
-        sizes=sizes, options=options, domains=tuple(domains), style=style, beyond=beyond, residuals=spec.residuals, resized=resized,
+        sizes=sizes, options=options, domains=tuple(domains), style=style, beyond=beyond, long=long, residuals=spec.residuals, resized=resized,
     )  # fmt: skip
 
 
@@ -226,14 +227,14 @@ def _dtype_and_style(spec: Spec, seed: int, index: int) -> tuple[str, str]:
 
 
 def _long(spec: Spec, index: int, plain: Sequence[str], shape: Sizes) -> dict[str, Any] | None:
-    """Every other round of cases in users' dtypes stretches one dimension, in turn, and keeps the others small."""
+    """Three of four rounds of cases in users' dtypes stretch one dimension, in turn, and keep the others small: one of these holds ordinary values."""
     turn, place = divmod(index, LOW_EVERY)
     if place != LOW_FIRST or not spec.dtypes or not plain:
         return None
     rounds, which = divmod(turn, len(spec.dtypes))
-    if rounds % 2 or not rounds:
+    if rounds % 4 == 0:
         return None
-    name = plain[(rounds // 2 + which) % len(plain)]
+    name = plain[(rounds - 1 + which) % len(plain)]
     highest = min(spec.sizes[name][1], LONGEST) if name in spec.sizes else LONG_UNSAID
     small = {
         other: max(min(count(size), 5), spec.sizes.get(other, (1, 1))[0]) if isinstance(size, int) else size

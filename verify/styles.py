@@ -81,8 +81,10 @@ def _bounded(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: 
         parts = rng.integers(1, 4, size=shape) / 4
     elif style == "rows":
         parts = _with_constant_rows(rng, parts, np.array((0.25, 0.5, 0.75)))
-    elif style in ("spread", "tiny"):  # close to the bounds
+    elif style in ("spread", "tiny"):  # close to the bounds, or to 0 between them
         near = parts * (scale if low == 0 and style == "tiny" else 10.0 ** -rng.integers(0, 13, size=shape))
+        if low < 0 < high and rng.integers(2):
+            return np.where(rng.integers(2, size=shape), low, high) * near
         parts = near if style == "tiny" else np.where(rng.integers(2, size=shape), near, 1 - near)
     return low + (high - low) * parts
 

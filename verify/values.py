@@ -41,10 +41,11 @@ def draw_values(
     dtype: str,
     kinks: tuple[float, ...] = (),
     scale: float = 1.0,
+    one_signed: bool = False,
 ) -> Any:
     """Values for one array argument: float64 or complex128 (rounded to `dtype`), integers, booleans or a Key.
 
-    `style` and `scale` (of "huge" and "tiny") say what kind of numbers, see `verify.styles`.
+    `style` and `scale` (of "huge" and "tiny") say what kind of numbers, see `verify.styles`; one_signed: numbers without bounds are positive, whatever the style.
     """
     if arg.sample is not None:
         return _sampled(rng, arg, shape, sizes, dtype)
@@ -64,6 +65,8 @@ def draw_values(
     if is_complex(arg.dtype):
         return floats(rng, arg, shape, style, scale) + 1j * floats(rng, arg, shape, style, scale)
     values = floats(rng, arg, shape, style, scale)
+    if one_signed and arg.low is arg.high is None:
+        values = np.abs(values)
     if style == "ties" and values.size and _square(arg) and (arg.low is None or arg.low <= 0) and (arg.high is None or arg.high >= 0):
         values = with_equal_eigenvalues(rng, values)
     distance = min([KINK_DISTANCE, *(abs(a - b) / 4 for a in kinks for b in kinks if a != b)])
@@ -72,7 +75,8 @@ def draw_values(
         values = np.where(np.abs(away) < distance, kink + np.where(away < 0, -1, 1) * (distance + np.abs(away)), values)
     if style == "edges":
         inside = [edge for edge in (0.0,) if (arg.low is None or arg.low <= edge) and (arg.high is None or edge <= arg.high)]
-        edges = np.array([*arg.special, *kinks, *inside, *(values.reshape(-1)[:1])])
+        bounds = [bound for bound in (arg.low, arg.high) if bound is not None]
+        edges = np.array([*arg.special, *kinks, *inside, *bounds, *(values.reshape(-1)[:1])])
         if edges.size:
             values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)
             declared = np.array([*arg.special, *kinks][: values.size])
