@@ -31,6 +31,15 @@ def one_wrong_element(x, ct):
     return ((ct * jnp.cos(x)).reshape(-1).at[40_000].multiply(1.1).reshape(x.shape),)
 
 
+def legendre(x):
+    return (5 * x**3 - 3 * x) / 2
+
+
+def legendre_slope(x):
+    """The usual recurrence divides by x^2 - 1, and somebody must say what it is at the ends."""
+    return (15 * x**2 - 3) / 2
+
+
 def quotient(x, y):
     return x / y
 
@@ -212,6 +221,10 @@ ENTRIES = (
           options={"approximate": (True, False)}, trigger=True),
     scalar_entry("softplus-flat-at-0", "special value", soft_maximum, lambda x: jnp.where(x == 0, 0, jax.nn.sigmoid(x)), jax.nn.sigmoid, "gradient",
                  trigger=True),
+    scalar_entry("slope-lost-at-the-ends", "special value", legendre, lambda x: jnp.where(jnp.abs(x) == 1, 0, legendre_slope(x)), legendre_slope, "gradient",
+                 args={"x": Arg(dims="n", low=-1.0, high=1.0)}, trigger=True),
+    scalar_entry("dead-zone-of-abs", "special value", jnp.abs, lambda x: jnp.where(jnp.abs(x) < 1e-6, 0, jnp.sign(x)), jnp.sign, "gradient",
+                 args={"x": Arg(dims="n", low=-3.0, high=3.0)}, trigger=True),
     scalar_entry("curvature-lost-at-0", "second order", quartic, lambda x: jnp.where(x == 0, 0, quartic_slope(x)), quartic_slope, "second-order",
                  trigger=True),
     entry("xlogy-at-the-bound", "special value", weighted_log, weighted_log_forward, nothing_of_nothing, weighted_log_backward,

@@ -54,6 +54,25 @@ def row_by_row(start):
     return backward
 
 
+def gain(x, w):
+    return x * w
+
+
+def gain_forward(x, w):
+    return x * w, (x, w)
+
+
+def gain_summed(start):
+    """Row after row; the products have both signs, so that random ones cancel and the sum stays small enough for any dtype."""
+
+    def backward(residuals, ct):
+        x, w = residuals
+        total = jax.lax.scan(lambda total, row: (total + row.astype(total.dtype), None), start(jnp.zeros_like(w)), wide(x) * wide(ct))[0]
+        return ct * w, total.astype(w.dtype)
+
+    return backward
+
+
 def rms(x):
     """Computes in float32 at least, whatever x is."""
     wide_x = wide(x)
@@ -119,6 +138,8 @@ ENTRIES = (
     entry("bfloat16-cotangent", "dtype", jnp.sin, sine_forward, bfloat16_cotangent, sine_backward, argument("*shape"), "structure"),
     entry("long-sum-in-own-dtype", "precision", bias, bias_forward, row_by_row(lambda ct: jnp.zeros_like(ct[0])),
           row_by_row(lambda ct: wide(jnp.zeros_like(ct[0]))), {"x": Arg(dims="n d"), "b": Arg(dims="d")}, "precision", sizes={"n": (1, 4000)}, trigger=True),
+    entry("gain-summed-in-own-dtype", "precision", gain, gain_forward, gain_summed(lambda x: x), gain_summed(wide),
+          {"x": Arg(dims="n d"), "w": Arg(dims="d")}, "precision", sizes={"n": (1, 1024), "d": (2, 4)}, trigger=True),
     entry("squares-overflow-in-float16", "magnitude", rms, rms_forward, rms_backward_in(lambda x: x), rms_backward_in(wide), argument("n d"),
           ("precision", "extremes"), dtypes=("float16",), trigger=True),
     entry("accumulator-in-float16", "precision", softmax, softmax_forward, float16_inside, softmax_backward, argument("n d"),

@@ -62,6 +62,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     # elementwise_rules
     "float32-cotangent": ("float32 where x is bfloat16", "astype"),
     "one-in-65536": ("only one of 65536 elements is wrong: x[156, 64]",),
+    "slope-lost-at-the-ends": ("is at least 1 in magnitude, and 0 there",),
+    "dead-zone-of-abs": ("in magnitude, and 0 there",),
     "safe-at-zero": ("of x: it is wrong exactly where x is 0, and 0 there",),
     "quotient-of-negative": ("of y: it is wrong exactly where x is negative, and has the wrong sign there",),
     "power-of-zero": ("of y: it is wrong exactly where x is 0, and not finite there",),
@@ -145,6 +147,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # precision_rules
     "cotangent-rounded": ("as if the upstream cotangent were rounded to bfloat16",),
     "long-sum-in-own-dtype": ("linear in float64 and not in", "a long sum"),
+    "gain-summed-in-own-dtype": ("a long sum",),
     "squares-overflow-in-float16": ("wrong altogether in this dtype", "overflows", "a square"),
     "residual-in-bfloat16": ("as if x were rounded to bfloat16",),
     "residual-in-float32": ("something is rounded (to float32?)",),
