@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tests.power.entry import argument, entry
+from tests.power.precision_rules import wide
 from verify import Arg
 
 
@@ -28,10 +29,10 @@ def by_blocks(block: int, tail: bool):
     def backward(residuals, ct):
         x, w = residuals
         rows = x.shape[0]
-        w_ct = jnp.zeros_like(w)
+        w_ct = wide(jnp.zeros_like(w))
         for start in range(0, rows if tail else rows - rows % block, block):
-            w_ct += (ct[start : start + block] * x[start : start + block]).sum(0)
-        return ct * w, w_ct
+            w_ct += wide(ct[start : start + block] * x[start : start + block]).sum(0)
+        return ct * w, w_ct.astype(w.dtype)
 
     return backward
 
@@ -46,14 +47,15 @@ def first_block_only(residuals, ct):
     return ct * w, (ct[:128] * x[:128]).sum(0)
 
 
-def last_row_missed(residuals, ct):
-    x, w = residuals
-    return ct * w, jax.lax.fori_loop(0, ct.shape[0] - 1, lambda i, total: total + ct[i] * x[i], jnp.zeros_like(w))
+def rows_up_to(last):
+    """The gradient of w in a loop over all rows but the last ones."""
 
+    def backward(residuals, ct):
+        x, w = residuals
+        total = jax.lax.fori_loop(0, ct.shape[0] - last, lambda i, total: total + wide(ct[i] * x[i]), wide(jnp.zeros_like(w)))
+        return ct * w, total.astype(w.dtype)
 
-def every_row(residuals, ct):
-    x, w = residuals
-    return ct * w, jax.lax.fori_loop(0, ct.shape[0], lambda i, total: total + ct[i] * x[i], jnp.zeros_like(w))
+    return backward
 
 
 def unrolled_by_four(residuals, ct):
@@ -194,7 +196,7 @@ ENTRIES = (
     weigh_entry("tail-of-8-dropped", by_blocks(8, tail=False), by_blocks(8, tail=True), trigger=True),
     weigh_entry("tail-dropped-past-32", tail_of_long_ones_dropped, by_blocks(32, tail=True), trigger=True),
     weigh_entry("first-block-of-128-only", first_block_only, trigger=True),
-    weigh_entry("last-row-missed", last_row_missed, every_row),
+    weigh_entry("last-row-missed", rows_up_to(1), rows_up_to(0)),
     weigh_entry("unrolled-by-four", unrolled_by_four, trigger=True),
     entry("padding-weighs", "block", softmax, softmax_forward, softmax_of_padded(0), softmax_of_padded(-jnp.inf), argument("n d"), "gradient",
           trigger=True),
