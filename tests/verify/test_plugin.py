@@ -53,7 +53,7 @@ def test_verify_run_passes_and_fails(suite):
         "def test_right(verify_run):\n    assert verify_run(RIGHT, cases=3, seed=4)\ndef test_wrong(verify_run):\n    verify_run(WRONG, cases=3)\n"
     )
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*verify replay wrong/0/*"])
+    result.stdout.fnmatch_lines(['*verify.replay("wrong/0/*spec=*'])
 
 
 def test_mismatch_carries_the_verdict_and_is_an_assertion(suite):
