@@ -46,9 +46,14 @@ def bias_forward(x, b):
     return x + b, None
 
 
+def added_up(start, rows):
+    """One row after the other, in the dtype of `start`."""
+    return jax.lax.scan(lambda total, row: (total + row.astype(total.dtype), None), start, rows)[0]
+
+
 def row_by_row(start):
     def backward(_, ct):
-        total = jax.lax.scan(lambda total, row: (total + row.astype(total.dtype), None), start(ct), ct)[0]
+        total = added_up(start(ct), ct)
         return ct, total.astype(ct.dtype)
 
     return backward
@@ -67,7 +72,7 @@ def gain_summed(start):
 
     def backward(residuals, ct):
         x, w = residuals
-        total = jax.lax.scan(lambda total, row: (total + row.astype(total.dtype), None), start(jnp.zeros_like(w)), wide(x) * wide(ct))[0]
+        total = added_up(start(jnp.zeros_like(w)), wide(x) * wide(ct))
         return ct * w, total.astype(w.dtype)
 
     return backward
