@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.power import (
     attention_rules,
     block_rules,
+    border_rules,
     cancelling_rules,
     convolution_rules,
     cotangent_rules,
@@ -29,6 +30,6 @@ from tests.power.entry import Entry
 
 MODULES = (
     linear_rules, norm_rules, attention_rules, elementwise_rules, reduction_rules, masked_rules, block_rules, convolution_rules, matrix_rules, cancelling_rules,
-    cotangent_rules, precision_rules, output_rules, state_rules, transform_rules, jvp_rules, tie_rules,
+    cotangent_rules, precision_rules, output_rules, state_rules, transform_rules, jvp_rules, tie_rules, border_rules,
 )  # fmt: skip
 CORPUS: tuple[Entry, ...] = (*(entry for module in MODULES for entry in module.ENTRIES), *COMPLEX)

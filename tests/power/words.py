@@ -49,6 +49,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "group-norm-over-all-groups": ("only with groups=2",),
     "norm-at-zero": ("is 0, and not finite there",),
     # attention_rules
+    "causal-off-by-one": ("as if the border were one off in the reference's comparison >=",),
     "missing-scale": ("times sqrt(H)", "a factor 1/sqrt(H) is missing"),
     "scale-twice": ("of q: it is the right one times 1/sqrt(H)",),
     "constant-denominator": ("treats the reference's reduce_sum in `return jax.nn.softmax(q @ k.T", "as a constant"),
@@ -119,6 +120,16 @@ WORDS: dict[str, tuple[str, ...]] = {
     "ends-meet": ("elements is wrong: x[0]",),
     "grid-of-the-other-size": ("of y: it is wrong only from index 2 of axis 0 on",),
     "powers-of-two-only": ("only when n is no power of 2",),
+    # border_rules
+    "one-beyond-the-length": (
+        "as if <= stood for the reference's comparison < in `return jnp.where(jnp.arange",
+        "is equal is taken to the wrong side",
+    ),
+    "crossed-bounds": ("where lo is above hi, where it should be 0", "where lo is above hi, and 0 there"),
+    "all-that-was-put": ("where at is repeated by a later element, where it should be 0",),
+    "gathered-beyond-the-end": ("where ids at its row is 4 or more, where it should be 0",),
+    "running-product-of-a-zero": ("where the row of x holds a 0, and 0 there",),
+    "opaque-layer": ("where opacity is 1, and 0 there",),
     # convolution_rules
     "kernel-not-flipped": ("as if k were k reversed",),
     "max-pool-both-of-a-tie": ("The shares of tied entries must sum to one",),
@@ -212,7 +223,6 @@ WORDS: dict[str, tuple[str, ...]] = {
     "odd-channels": ("only when C is no multiple of 2",),
 }
 UNTOLD: dict[str, str] = {
-    "causal-off-by-one": "another mask: no change of one input gives it, and comparisons inside of the reference are not varied",
     "heads-in-other-order": "a reshape in another order: no pattern for it",
     "log-of-clamped": "it fails in cases of one element, which show no pattern",
     "input-for-output-of-tanh": "the derivative at another point: values inside of the reference's own derivative are not exchanged",

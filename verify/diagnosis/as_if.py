@@ -16,6 +16,7 @@ import numpy as np
 
 from verify import engine, programs
 from verify._compat import enable_x64
+from verify.diagnosis.comparisons import comparisons
 from verify.diagnosis.evidence import Evidence
 from verify.programs import PAIR
 from verify.spec import SpecError
@@ -26,7 +27,7 @@ Try = tuple[str, str, list[np.ndarray]]  # a mistake, the same in every case; th
 
 def tries(e: Evidence) -> list[Try]:
     """The reference's gradients at other inputs."""
-    return list(itertools.chain(_options(e), _masks_and_indices(e), _adjoint(e), _cotangents(e), _arguments(e)))
+    return list(itertools.chain(_options(e), _masks_and_indices(e), comparisons(e), _adjoint(e), _cotangents(e), _arguments(e)))
 
 
 def _options(e: Evidence) -> Iterator[Try]:

@@ -14,6 +14,8 @@ from verify.tolerance import EPS
 
 ZERO = "it is zero everywhere"
 BLOCK = 8  # the smallest size of a block that a kernel may have
+SEVERAL = 3  # different numbers, of which an order is no accident
+CLEAR = 1e-3  # two factors that differ by more are two
 SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing term or factor seldom leaves
 
 
@@ -194,9 +196,7 @@ def nearly(e: Evidence, leaf: int) -> str | None:
         return None
     coarse = next((dtype for dtype in ("float32", "float16", "bfloat16") if EPS[dtype] / 32 < error / size < EPS[dtype]), None)
     rounded = f"something is rounded (to {coarse}?)" if coarse else "something is rounded"
-    return (
-        f"it is right up to {error / size:.1g} of its size: {rounded}, a constant has too few digits, or an eps stands in the wrong place"
-    )
+    return f"it is right up to {error / size:.1g} of its size: {rounded}, a constant has too few digits, a series or an iteration ends too early, or an eps stands in the wrong place"
 
 
 def _rounded(error: float) -> str:
@@ -213,13 +213,23 @@ def rows(e: Evidence, leaf: int) -> str | None:
     for axis in range(got.ndim):
         g, w = (np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis]) for a in (got, want))
         ratios = [constant_ratio(a, b) for a, b in zip(g, w, strict=True) if b.any()]
-        if got.shape[axis] > 1 and len(ratios) > 1 and all(ratios) and np.ptp(np.array(ratios, float)) > 1e-3:
-            return f"it is the right one times a factor that is one number along axis {axis} and differs from row to row: a norm or a count of each row"
+        if got.shape[axis] > 1 and len(ratios) > 1 and all(ratios) and np.ptp(np.array(ratios, float)) > CLEAR:
+            return f"it is the right one times a factor that is one number along axis {axis} and differs from row to row: {_of_rows(np.array(ratios, float))}"
     return None
+
+
+def _of_rows(ratios: np.ndarray) -> str:
+    right = np.abs(ratios - 1) < CLEAR
+    others = ratios[~right]
+    if right.any() and np.ptp(others) < CLEAR:
+        return f"{others[0]:.6g} in {others.size} of {ratios.size}, and 1 in the others"
+    return "a norm or a count of each row"
 
 
 def backwards(e: Evidence, leaf: int) -> str | None:
     got, want = e.got[leaf], e.want[leaf]
+    if len(np.unique(want[want != 0])) < SEVERAL:  # a number or two are soon in each other's place
+        return None
     axes = (axis for axis in range(got.ndim) if got.shape[axis] > 2 and e.same(got, np.flip(want, axis)))
     return next((f"it is the right one reversed along axis {axis}" for axis in axes), None)
 
