@@ -135,9 +135,15 @@ def _settled(observation: Observation, estimate: Estimate, scales: Sequence[floa
 
 
 def low_scale(observation: Observation, leaf: int) -> np.ndarray:
-    """In low precision: the natural size of the gradient by each element. A function that knows no float64 is asked at values for which others are in float64."""
+    """In low precision: the natural size of the gradient by each element. A function that knows no float64 is asked at values for which others are in float64.
+
+    Of a gradient that is 0 everywhere, as of a softmax of one class, the terms that cancel in it.
+    """
     most, more = (SATURATION, UNMEASURED) if observation.no_float64 else (1.0, 1.0)
-    return more * observation.natural(leaf, most) * _steepness(observation.diff[leaf])
+    size = observation.natural(leaf, most)
+    if observation.truth is not None and not largest(observation.truth["base"]["reference"][leaf]):
+        size = max(size, observation.hidden)
+    return more * size * _steepness(observation.diff[leaf])
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
