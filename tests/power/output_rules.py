@@ -52,6 +52,29 @@ def variance_not_centred(x, cts):
     return ((cts[0][:, None] + cts[1][:, None] * 2 * x) / x.shape[-1],)
 
 
+def residual_stream(x, stream, s):
+    """A block adds its scaled output to the stream, and returns both its norm and itself."""
+    z = stream + s[:, None] * x
+    return z * jax.lax.rsqrt((z * z).mean(-1, keepdims=True) + 1e-3), z
+
+
+def residual_stream_forward(x, stream, s):
+    return residual_stream(x, stream, s), (x, stream, s)
+
+
+def residual_stream_backward(residuals, cts, scaled=True):
+    x, stream, s = residuals
+    z = stream + s[:, None] * x
+    root = jax.lax.rsqrt((z * z).mean(-1, keepdims=True) + 1e-3)
+    through_norm = root * cts[0] - z * root**3 * (cts[0] * z).mean(-1, keepdims=True)
+    z_ct = through_norm + cts[1]
+    return s[:, None] * (z_ct if scaled else through_norm) + (0 if scaled else cts[1]), z_ct, (z_ct * x).sum(-1)
+
+
+def stream_not_scaled(residuals, cts):
+    return residual_stream_backward(residuals, cts, scaled=False)
+
+
 def with_symbolic_zeros(primal, forward, backward):
     function = jax.custom_vjp(primal)
     function.defvjp(forward, backward, symbolic_zeros=True)
@@ -138,6 +161,8 @@ ENTRIES = (
     entry("second-output-ignored", "several outputs", *PAIR, second_ignored, sine_cosine_backward, argument(), "gradient"),
     entry("one-cotangent-for-both", "several outputs", *PAIR, product_for_sum, sine_cosine_backward, argument(), "gradient"),
     entry("variance-not-centred", "several outputs", moments, moments_forward, variance_not_centred, moments_backward, argument("n d"), "gradient"),
+    entry("stream-not-scaled", "several outputs", residual_stream, residual_stream_forward, stream_not_scaled, residual_stream_backward,
+          {"x": Arg(dims="n d"), "stream": Arg(dims="n d"), "s": Arg(dims="n")}, "gradient"),
     symbolic_entry("both-outputs-or-nothing", both_or_nothing),
     symbolic_entry("symbolic-zero-multiplied", symbols_multiplied),
     project_entry("residual-kept-for-the-wrong-one", (residual_of_its_own, perturbed_backward), PERTURBED, RECTANGULAR),

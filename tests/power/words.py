@@ -168,6 +168,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     # output_rules
     "second-output-ignored": ("ignores the upstream cotangent of output 1",),
     "variance-not-centred": ("constant along axis 1: a term that is a sum or mean",),
+    "stream-not-scaled": (
+        "upstream cotangent of output 1 gives is wrong",
+        "it equals the cotangent of stream: what lies between the two is left out",
+    ),
     "outputs-swapped": ("the upstream cotangents of its outputs in the wrong order",),
     "one-cotangent-for-both": ("takes the upstream cotangent of output 0 for those of all outputs",),
     "both-outputs-or-nothing": ("a loss that uses output", "SymbolicZero"),

@@ -81,8 +81,11 @@ def gather(spec: Spec, case: Case) -> Evidence | None:
         observation = observe(spec, case)
     except StageError:  # at sizes that nobody declared
         return None
-    if observation.truth is None or not observation.measured:
-        return None
+    return of(observation) if observation.truth is not None and observation.measured else None
+
+
+def of(observation: Observation) -> Evidence:
+    """The evidence in what was seen of a case, which has a truth."""
     measured = observation.measured[0]
     estimate = autodiff.gradient(observation, measured)
     want, got = list(estimate.value), [wide(value) for value in measured.runs["base"]["rule"]]

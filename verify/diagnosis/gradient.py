@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -14,8 +14,9 @@ from verify.diagnosis import patterns
 from verify.diagnosis.as_if import Try, tries
 from verify.diagnosis.at_values import at_values, in_common
 from verify.diagnosis.entries import entries
-from verify.diagnosis.evidence import Evidence, Explained, gather
+from verify.diagnosis.evidence import Evidence, Explained, gather, of
 from verify.diagnosis.factors import factor_sentence, factors
+from verify.diagnosis.outputs import through, wrong_outputs
 from verify.diagnosis.paths import paths
 from verify.diagnosis.products import strange_product, wrong_product
 from verify.spec import Spec
@@ -51,25 +52,45 @@ SHAPE: tuple[Pattern, ...] = (
 
 
 class Gradient:
-    """A wrong gradient: the numbers of the most telling failing case, and of a few more, with which an explanation must agree."""
+    """A wrong gradient: the numbers of the most telling failing case, and of a few more, with which an explanation must agree.
 
-    def __init__(self, spec: Spec, first: Evidence, failing: Sequence[Case], passing: Sequence[Case]) -> None:
-        self.spec, self.first, self.failing, self.passing = spec, first, failing, passing
+    output: the one through which it is looked at, as if the upstream cotangents of the others were 0.
+    """
+
+    def __init__(self, spec: Spec, first: Evidence, failing: Sequence[Case], passing: Sequence[Case], output: int | None = None) -> None:
+        self.spec, self.first, self.failing, self.passing, self.output = spec, first, failing, passing, output
         clear = [case for case in failing[1:] if _clarity(case) <= _clarity(failing[0])]
         others = clear[:1] + sorted(clear[1:], key=elements)[-1:]  # a telling one, and the largest
         self.more = [e for case in others[:OTHERS] if (e := self._gathered(case)) is not None]
 
     def sentences(self) -> list[str]:
-        """What is wrong with each argument's cotangent, or with all of them at once."""
+        """What is wrong with each argument's cotangent, or with all of them at once; where no cause is found, what can be seen."""
         e = self.first
         wrong = [leaf for leaf in range(len(e.names)) if e.wrong(leaf)]
+        if causes := self._causes(wrong):
+            return causes
+        return self._of_leaves(
+            {leaf: self._seen(leaf) for leaf in wrong} or {leaf: patterns.nearly(e, leaf) for leaf in range(len(e.names))}
+        )
+
+    def _causes(self, wrong: Sequence[int]) -> list[str]:
         named: dict[int, str | None] = {leaf: self._by_itself(leaf) for leaf in wrong}
         if not all(named.values()) and self._whole:
             return self._whole
         named = {leaf: named[leaf] or self._of_one(leaf) for leaf in wrong}
-        if not any(named.values()):  # no cause is named: say what can be seen
-            named = {leaf: self._seen(leaf) for leaf in wrong} or {leaf: patterns.nearly(e, leaf) for leaf in range(len(e.names))}
-        return [f"the cotangent of {e.names[leaf]}: {sentence}" for leaf, sentence in named.items() if sentence][:3]
+        return self._of_leaves(named) or self._of_one_output()
+
+    def _of_leaves(self, named: Mapping[int, str | None]) -> list[str]:
+        return [f"the cotangent of {self.first.names[leaf]}: {sentence}" for leaf, sentence in named.items() if sentence][:3]
+
+    def _of_one_output(self) -> list[str]:
+        """Where the gradient is wrong through one output alone, what is wrong with that part of it."""
+        wrong = [wrong_outputs(e) for e in (self.first, *self.more)] if self.output is None else []
+        if not wrong or len(wrong[0]) != 1 or any(wrong[0] != others for others in wrong if others):
+            return []
+        (output,) = wrong[0]
+        part = Gradient(self.spec, of(through(self.first.observation, output)), self.failing, self.passing, output)
+        return [f"what the upstream cotangent of output {output} gives is wrong, and what the others give is right", *part.sentences()]
 
     def _by_itself(self, leaf: int) -> str | None:
         """What names the mistake with this cotangent alone in view."""
@@ -126,7 +147,9 @@ class Gradient:
     def _gathered(self, case: Case) -> Evidence | None:
         """Of a case with the same arguments: in others one is None, and a cotangent's number is another's."""
         e = gather(self.spec, case)
-        return e if e is not None and e.names == self.first.names else None
+        if e is None or e.names != self.first.names:
+            return None
+        return e if self.output is None else of(through(e.observation, self.output))
 
     @functools.cached_property
     def _tries(self) -> list[tuple[Evidence, list[Try]]]:
@@ -164,7 +187,7 @@ class Gradient:
             leaf
         ):  # sizes that are seen once may stand for any number: even a small case tells them apart
             sizes = self.first.observation.case.sizes
-            gathered = (gather(self.spec, case) for case in self.failing if case.sizes != sizes)
+            gathered = (self._gathered(case) for case in self.failing if case.sizes != sizes)
             other = next((e for e in gathered if e is not None), None)
             if other is not None and (shared := factors(other, leaf)):
                 readings = {name: ratio for name, ratio in readings.items() if name in shared} or readings

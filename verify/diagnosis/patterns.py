@@ -63,7 +63,12 @@ def not_linear(e: Evidence, leaf: int) -> str | None:
 def permuted(e: Evidence, leaf: int) -> str | None:
     for other, name in enumerate(e.names):
         if other != leaf and e.same(e.got[leaf], e.want[other]) and e.want[other].any() and not e.same(e.want[leaf], e.want[other]):
-            return f"it equals the cotangent of {name}: the backward returns its cotangents in the wrong order"
+            why = (
+                "what lies between the two is left out"
+                if e.same(e.got[other], e.want[other])
+                else "the backward returns its cotangents in the wrong order"
+            )
+            return f"it equals the cotangent of {name}: {why}"
     return None
 
 
