@@ -1,6 +1,6 @@
 """(spec, seed, index) -> Case: the same address gives the same bits on any machine.
 
-Sizes, options and absent arguments are drawn here, values in `verify.values`. The index says in which dtype a case is run besides float64.
+Sizes, options and absent arguments are drawn here (which ones, `verify.domains` says), values in `verify.values`. The index says in which dtype a case is run besides float64.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from verify.addresses import format_sizes, size_text
+from verify.domains import Meeting, admits, belong, combinations_of, override
 from verify.signature import arguments, nearest
 from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, moderate, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
@@ -111,8 +112,8 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             )
     if not any(arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES) for _, arg in arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
-    combinations = _combinations(spec, described)
-    meeting = _Meeting(spec, shapes)
+    combinations = combinations_of(spec, [name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional])
+    meeting = Meeting(spec, shapes)
     zeros = spec.domain is None and not any(arg.sample for _, arg in arg_leaves(described))  # the user's own functions may know no size 0
     drawn = schedule(
         plain,
@@ -141,13 +142,13 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         if index < indices.start:
             continue
         long = _long(spec, index, plain, shape)
-        long = long if long and _admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
+        long = long if long and admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
         if sizes is not None:
-            chosen = _override(spec, {**chosen}, sizes, plain, variadic)
-            if not _admits(spec, shapes, chosen):
+            chosen = override(spec, {**chosen}, sizes, plain, variadic)
+            if not admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
-        options, absent = next((options, absent) for options, absent in in_turn(index) if _belong(spec, chosen, options))
+        options, absent = next((options, absent) for options, absent in in_turn(index) if belong(spec, chosen, options))
         yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None, long=long is not None)
 
 
@@ -161,7 +162,7 @@ def _next(spec: Spec, drawn: Iterator[Sizes]) -> Sizes:
 def chosen(spec: Spec, turn: int, sizes: Sizes, options: Mapping[str, Any], absent: frozenset[str]) -> Case:
     """A case of these sizes, options and absent arguments, with ordinary values; `turn` says which values. Raises SpecError outside of the domain."""
     described = arguments(spec)
-    if not _admits(spec, {path: parse(arg.dims, path) for path, arg in arg_leaves(described)}, sizes):
+    if not admits(spec, {path: parse(arg.dims, path) for path, arg in arg_leaves(described)}, sizes):
         raise SpecError(f"{spec.name}: the sizes {format_sizes(sizes)} are outside of its domain")
     plain = (index for index in itertools.count() if _dtype_and_style(spec, 0, index) in (("float64", "decimals"), ("float64", "fine")))
     return _draw_case(spec, described, 0, next(itertools.islice(plain, turn, None)), sizes, options, absent, resized=True)
@@ -258,61 +259,6 @@ def _user_dtype(arg: Arg, dtype: str, position: int) -> str | None:
     return USER_DTYPES[position % len(USER_DTYPES)] if dtype == "mixed" else dtype
 
 
-def _combinations(spec: Spec, described: Mapping[str, Any]) -> list[tuple[dict[str, Any], frozenset[str]]]:
-    """Every combination of option values and of optional arguments being None."""
-    options = [dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values())]
-    optional = [name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional]
-    absent = [
-        frozenset(name for name, off in zip(optional, bits, strict=True) if off)
-        for bits in itertools.product((False, True), repeat=len(optional))
-    ]
-    return list(itertools.product(options, absent))
-
-
-class _Meeting:
-    """Which sizes to draw: those that the spec's domain= accepts with the options of the turn, or if that takes long, with any."""
-
-    PATIENCE = 100
-
-    def __init__(self, spec: Spec, shapes: Mapping[str, tuple[Dim, ...]]) -> None:
-        self.spec, self.shapes = spec, shapes
-        self.begin({})
-
-    def begin(self, options: Mapping[str, Any]) -> None:
-        self.options, self.refused = options, 0
-
-    def admits(self, sizes: Sizes) -> bool:
-        if not _admits(self.spec, self.shapes, sizes):
-            return False
-        self.refused += 1
-        return self.refused > self.PATIENCE or _belong(self.spec, sizes, self.options)
-
-
-def _admits(spec: Spec, shapes: Mapping[str, tuple[Dim, ...]], sizes: Sizes) -> bool:
-    """Whether these sizes give shapes, and the spec's domain= accepts them with some combination of options."""
-    try:
-        if any(size < 0 for shape in shapes.values() for dim in shape for size in dim.size(sizes)):
-            return False
-    except ZeroDivisionError:  # n//m at m = 0
-        return False
-    if spec.domain is None:
-        return True
-    options = (dict(zip(spec.options, values, strict=True)) for values in itertools.product(*spec.options.values()))
-    return any(_belong(spec, sizes, combination) for combination in options)
-
-
-def _belong(spec: Spec, sizes: Sizes, options: Mapping[str, Any]) -> bool:
-    """What the spec's domain= says of sizes and options."""
-    if spec.domain is None:
-        return True
-    try:
-        return bool(spec.domain(sizes, options))
-    except Exception as error:
-        raise SpecError(
-            f"{spec.name}: domain= raised {type(error).__name__}: {error}; it is called with the sizes {dict(sizes)} and the options {dict(options)}"
-        ) from error
-
-
 def _broadcast(dim: Dim, sizes: Sizes, rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(1 if dim.may_be_one and rng.integers(3) == 0 else size for size in dim.size(sizes))
 
@@ -334,22 +280,6 @@ def _map_args(path: str, arg: Any, leaf: Any) -> Any:
 
 def _dtypes_text(described: Mapping[str, Any]) -> str:
     return ", ".join(f"{path}: {arg.dtype}" for path, arg in arg_leaves(described))
-
-
-def _override(
-    spec: Spec, drawn: dict[str, Any], sizes: Mapping[str, Any], plain: tuple[str, ...], variadic: tuple[str, ...]
-) -> dict[str, Any]:
-    for name, size in sizes.items():
-        if name in variadic:
-            numbers = () if size == "()" else size.split("x") if isinstance(size, str) else size
-            drawn[name] = tuple(int(number) for number in numbers)
-        elif name in plain and not (isinstance(size, str) and not size.isdigit()):
-            drawn[name] = int(size)
-        else:
-            raise SpecError(
-                f"{spec.name}: {name}={size} is no size of its dimensions ({', '.join([*plain, *('*' + v for v in variadic)])})"
-            )
-    return drawn
 
 
 def with_sizes(spec: Spec, case: Case, sizes: Sizes) -> Case:

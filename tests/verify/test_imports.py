@@ -57,6 +57,7 @@ def test_operations_do_not_import_one_another(path):
 STAGES = [
     "spec",
     "sizes",
+    "domains",
     "cases",
     "engine",
     "derive",
