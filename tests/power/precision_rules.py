@@ -147,6 +147,8 @@ ENTRIES = (
           {"x": Arg(dims="n d"), "w": Arg(dims="d")}, "precision", trigger=True),
     entry("squares-overflow-in-float16", "magnitude", rms, rms_forward, rms_backward_in(lambda x: x), rms_backward_in(wide), argument("n d"),
           ("precision", "extremes"), dtypes=("float16",), trigger=True),
+    entry("overflow-as-in-the-reference", "magnitude", rms, rms_forward, rms_backward_in(lambda x: x), rms_backward_in(wide), argument("n d"), "precision",
+          reference=lambda x: x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6), trigger=True),
     entry("accumulator-in-float16", "precision", softmax, softmax_forward, float16_inside, softmax_backward, argument("n d"),
           ("precision", "gradient")),
     entry("float32-for-second-argument", "dtype", difference_of_squares, difference_forward, wrong_dtype_for_y, difference_backward,

@@ -160,6 +160,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "long-sum-in-own-dtype": ("linear in float64 and not in", "a long sum"),
     "gain-summed-in-own-dtype": ("a long sum",),
     "squares-overflow-in-float16": ("wrong altogether in this dtype", "overflows", "a square"),
+    "overflow-as-in-the-reference": ("wrong altogether in this dtype", "overflows"),
     "residual-in-bfloat16": ("as if x were rounded to bfloat16",),
     "residual-in-float32": ("something is rounded (to float32?)",),
     "bfloat16-cotangent": ("of x is bfloat16 where x is",),
