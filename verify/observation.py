@@ -106,6 +106,18 @@ class Observation:
         return bool(self.no_float64) and (few or self.case.style in ("large", *EXTREME))
 
     @property
+    def another_function(self) -> bool:
+        """Whether function and reference have, at huge inputs, nothing to do with one another, both finite: masks of -1e9 are no longer far away."""
+        if self.case.style != "huge" or self.truth is None or not self.measured or not self.call.has_reference:
+            return False
+        base, wants = self.measured[0].runs["base"], self.truth["base"]["reference_out"]
+        values = [wide(out) for out in (*base["primal"], *base["out"], *wants)]
+        return all(np.isfinite(value).all() for value in values) and any(
+            bool(np.any(np.minimum(np.abs(primal - want), np.abs(out - want)) > tolerance.GROSS * largest(want)))
+            for primal, out, want in zip(base["primal"], base["out"], wants, strict=True)
+        )
+
+    @property
     def ct_scale(self) -> float:
         """How many times the cotangent of the run "large" is that of "base"; "small" is divided by it. A power of 2."""
         return next(

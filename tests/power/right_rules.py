@@ -66,6 +66,18 @@ def flash_backward(residuals, ct):
     return s_ct @ k, s_ct.T @ q, p.T @ ct
 
 
+def masked_scores(q, k, mask):
+    """The usual -1e9 is far below any score, but for scores of 1e12."""
+    return jax.nn.softmax(jnp.where(mask, q @ k.T, -1e9), -1)
+
+
+def masked_scores_backward(residuals, ct):
+    q, k, mask = residuals
+    p = masked_scores(q, k, mask)
+    s_ct = jnp.where(mask, p * (ct - (p * ct).sum(-1, keepdims=True)), 0)
+    return s_ct @ k, s_ct.T @ q, None
+
+
 def smoothed_loss(x, labels):
     """Computes in float32; of one class the loss is 0, and the terms of its gradient cancel up to rounding."""
     log_p = jax.nn.log_softmax(x.astype(jnp.promote_types(x.dtype, "float32")))
@@ -351,6 +363,9 @@ def digamma(x):
     return jnp.where(down, total - jnp.pi / turned, total)
 
 
+SEEN = Arg(
+    dims="t s", dtype="bool", sample=lambda rng, sizes, dtype: (rng.random((sizes["t"], sizes["s"])) < 0.1) | (np.arange(sizes["s"]) == 0)
+)
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
@@ -358,6 +373,9 @@ RIGHT = (
     right("max-to-first-of-ties", rule(largest, lambda x: (largest(x), x), first_of_ties), argument("n d")),
     right("flash-attention", rule(attend, flash_forward, flash_backward), QKV),
     right("rms-norm-in-float32", rule(rms_in_float32, lambda x: (rms_in_float32(x), x), rms_in_float32_backward), argument("*batch d")),
+    right("masked-by-a-large-number", rule(masked_scores, lambda q, k, mask: (masked_scores(q, k, mask), (q, k, mask)), masked_scores_backward),
+          {"q": Arg(dims="t d"), "k": Arg(dims="s d"), "mask": SEEN}, reference=lambda q, k, mask: jax.nn.softmax(jnp.where(mask, q @ k.T, -jnp.inf), -1),
+          sizes={"t": (1, 6), "s": (1, 6), "d": (1, 4)}, dtypes=("float32",)),
     right("one-class-smoothed", rule(smoothed_loss, lambda x, labels: (smoothed_loss(x, labels), (x, labels)), smoothed_loss_backward),
           {"x": Arg(dims="n classes"), "labels": indices("classes")}, sizes={"n": (1, 9), "classes": (1, 1)}),
     right("zero-by-cancellation", rule(total_probability, total_probability_forward, total_probability_backward), argument("n d")),
