@@ -91,6 +91,14 @@ def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[Condition]:
         for block in BLOCKS:
             yield f"when {name} is no multiple of {block}", lambda case, name=name, block=block: _number(case, name) % block != 0
             yield f"when {name} is a multiple of {block}", lambda case, name=name, block=block: _number(case, name) % block == 0
+            if lowest > block:  # the first block is right, too
+                for words, whole in (("a multiple", True), ("no multiple", False)):
+                    yield (
+                        f"when {name} is {words} of {block}, and above {block}",
+                        lambda case, name=name, block=block, whole=whole: (
+                            _number(case, name) > block and (_number(case, name) % block == 0) is whole
+                        ),
+                    )
         yield f"when {name} is no power of 2", lambda case, name=name: _number(case, name).bit_count() != 1
     for first_name in first.sizes if of_sizes else ():
         for second in first.sizes:
