@@ -48,7 +48,7 @@ def between_forward(x, lo, hi):
 
 def between_backward(residuals, ct):
     x, lo, hi = residuals
-    above = jnp.maximum(x, lo) >= hi  # where all three are equal, moving x or lo alone changes nothing
+    above = jnp.maximum(x, lo) > hi
     below = ~above & (x < lo)
     return jnp.where(above | below, 0, ct), jnp.where(below, ct, 0), jnp.where(above, ct, 0)
 

@@ -66,6 +66,17 @@ def flash_backward(residuals, ct):
     return s_ct @ k, s_ct.T @ q, p.T @ ct
 
 
+def median(x):
+    return jnp.median(x, axis=-1)
+
+
+def median_backward(x, ct):
+    """Of equal values, those that sorting puts in the middle get all of it: their derivatives by themselves are 0 or not, as one looks at it."""
+    d = x.shape[-1]
+    place = jnp.argsort(jnp.argsort(x, axis=-1), axis=-1)
+    return (ct[:, None] * ((place == (d - 1) // 2) * 0.5 + (place == d // 2) * 0.5),)
+
+
 def masked_scores(q, k, mask):
     """The usual -1e9 is far below any score, but for scores of 1e12."""
     return jax.nn.softmax(jnp.where(mask, q @ k.T, -1e9), -1)
@@ -373,6 +384,7 @@ RIGHT = (
     right("max-to-first-of-ties", rule(largest, lambda x: (largest(x), x), first_of_ties), argument("n d")),
     right("flash-attention", rule(attend, flash_forward, flash_backward), QKV),
     right("rms-norm-in-float32", rule(rms_in_float32, lambda x: (rms_in_float32(x), x), rms_in_float32_backward), argument("*batch d")),
+    right("median-by-sorting", rule(median, lambda x: (median(x), x), median_backward), argument("n d"), sizes={"n": (1, 6), "d": (1, 20)}, dtypes=("float32",)),
     right("masked-by-a-large-number", rule(masked_scores, lambda q, k, mask: (masked_scores(q, k, mask), (q, k, mask)), masked_scores_backward),
           {"q": Arg(dims="t d"), "k": Arg(dims="s d"), "mask": SEEN}, reference=lambda q, k, mask: jax.nn.softmax(jnp.where(mask, q @ k.T, -jnp.inf), -1),
           sizes={"t": (1, 6), "s": (1, 6), "d": (1, 4)}, dtypes=("float32",)),

@@ -17,6 +17,7 @@ from verify.noise import exact_noise, jittered_together, roughened, rounding_noi
 from verify.observation import Measured, Observation, natural_scale, sides_of
 from verify.oracles import by_values
 from verify.oracles.sides import Around, look_around, sides_at, sides_in
+from verify.oracles.ties import apart
 from verify.records import Estimate
 from verify.slopes import direction_through
 from verify.styles import EXTREME
@@ -38,7 +39,7 @@ from verify.values import all_finite, largest, rms
 def gradient(observation: Observation, measured: Measured, rough: bool = False) -> Estimate:
     """The cotangent of each argument leaf, and how far from it a right rule may lie when run in `measured.dtype`.
 
-    `rough`, before anybody is accused in float64: allow for the reference's rounding as `noise.roughened` measures it, too.
+    `rough`, before anybody is accused in float64: allow for the reference's rounding as `noise.roughened` measures it, too, and look at ties in every order.
     """
     assert observation.truth is not None
     scales: list[Any] = [observation.scale(leaf) for leaf in range(len(observation.diff))]
@@ -55,7 +56,10 @@ def gradient(observation: Observation, measured: Measured, rough: bool = False) 
         noise = _kept_together(observation, noise)
     if rough and dtype == "float64":
         noise = _rough(observation, noise, observation.diff, observation.cts["base"])
-    estimate = _estimate(wants, noise, observation.sides, observation.found["around"], scales, visible, dtype, sound)
+    kinks = observation.found["around"]
+    if rough and observation.exact_program is not None:
+        kinks = apart(observation.exact_program, observation.diff, observation.rest, observation.cts["base"], wants, kinks)
+    estimate = _estimate(wants, noise, observation.sides, kinks, scales, visible, dtype, sound)
     if dtype == "float64":
         estimate = _settled(observation, estimate, scales)
     return _without(estimate, _denied(observation))
@@ -167,6 +171,8 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     sides = sides_of(program, direction_through(observation.case, diff), diff, rest, cts)
     scales = [max(natural_scale(x, cts, base["reference_out"]), observation.hidden) for x in diff]
     kinks = look_around(observation, diff, cts, base["reference"], sides, scales)
+    if rough:
+        kinks = apart(program, diff, rest, cts, base["reference"], kinks)
     noise, _ = exact_noise(program, observation.case, observation.reference_limit, diff, rest, cts, (base,))
     estimate = _estimate(
         base["reference"],
