@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from verify import checks as all_checks
-from verify import diagnosis, merging
+from verify import diagnosis, merging, unknown_dtypes
 from verify.cases import SHAPE_CASES, Case, draw, elements
 from verify.checks import gradient, purity, repeatability
 from verify.checks.structure import user_line
@@ -106,6 +106,10 @@ def _judge(spec: Spec, case: Case, selected: Sequence[ModuleType]) -> Judged:
     try:
         observation = observe(spec, case)
     except StageError as error:
+        if told := unknown_dtypes.skipped(spec, case, error):
+            judged = _judge(spec, unknown_dtypes.in_float64(case), selected)
+            if all(finding.status is not Status.ERROR for finding in judged.findings):  # else the dtype is not the reason
+                return replace(judged, findings=(*judged.findings, told))
         return Judged(case, (_excused(case, _unusable(case, error)),), {})
     except jax.errors.JaxRuntimeError as error:  # an assertion in the function (equinox.error_if) raises when it runs
         return Judged(case, (_excused(case, _unusable(case, StageError("primal", error))),), {})

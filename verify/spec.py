@@ -58,6 +58,9 @@ class Arg:
             raise SpecError(f"Arg.low must be below Arg.high, got low={self.low!r} and high={self.high!r}")
 
 
+UNNAMED = ("float32", "bfloat16", "float16")  # this very tuple, of a spec that names no dtypes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """The claim of one operation: "the derivative of `fn` is what JAX derives from `reference`", for the inputs described.
@@ -73,7 +76,7 @@ class Spec:
         at 0 to 3, and the bounds given here hold for each of its dimensions.
     options: static options passed by keyword: name -> the values to try. Every combination is drawn.
     dtypes: the float dtypes that the operation claims besides float64: of "float32", "bfloat16", "float16", and "mixed", where each
-        argument has another one.
+        argument has another one. Of those that nobody named, a function may know some only (`jax.numpy.linalg` has no 16 bits): that is a SKIP.
     kinks: argument -> values at which the function has no derivative; draws keep away from them, and edge draws hit them.
     domain: `domain(sizes, options) -> bool`: which sizes and options belong together. Each combination of options is drawn with sizes that it accepts.
     residuals: largest allowed ratio of the bytes that the rule saves between forward and backward (beside its arguments) to those that JAX's
@@ -94,13 +97,18 @@ class Spec:
     args: Mapping[str, Any] | None = None
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
+    dtypes: tuple[str, ...] = UNNAMED
     kinks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     domain: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] | None = None
     residuals: float | None = None
     known_gaps: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dtypes_named(self) -> bool:
+        """Whether the spec's author chose the dtypes."""
+        return self.dtypes is not UNNAMED
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):

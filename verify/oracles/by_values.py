@@ -43,7 +43,9 @@ def partials(
         single = [np.zeros_like(x) for x in diff]
         single[leaf][index] = step = directions[0][leaf][index]
         rise, error = along(single)
-        if not _clear(rise, error, single, wants):  # a kink, which the random directions cross as if there were none: the middle one of three equal arguments
+        if not _clear(
+            rise, error, single, wants
+        ):  # a kink, which the random directions cross as if there were none: the middle one of three equal arguments
             return None
         values[leaf][index], errors[leaf][index] = rise / step, error / abs(step)
     for (want, error), v in zip(known, directions, strict=True):
