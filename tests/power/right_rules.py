@@ -384,6 +384,7 @@ RIGHT = (
     right("max-to-first-of-ties", rule(largest, lambda x: (largest(x), x), first_of_ties), argument("n d")),
     right("flash-attention", rule(attend, flash_forward, flash_backward), QKV),
     right("rms-norm-in-float32", rule(rms_in_float32, lambda x: (rms_in_float32(x), x), rms_in_float32_backward), argument("*batch d")),
+    right("one-key-of-many-features", rule(attend, flash_forward, flash_backward), NARROW, sizes={"d": (1, 4), "n": (1, 4), "m": (1, 1), "e": (600, 900)}, dtypes=("float32",)),
     right("median-by-sorting", rule(median, lambda x: (median(x), x), median_backward), argument("n d"), sizes={"n": (1, 6), "d": (1, 20)}, dtypes=("float32",)),
     right("masked-by-a-large-number", rule(masked_scores, lambda q, k, mask: (masked_scores(q, k, mask), (q, k, mask)), masked_scores_backward),
           {"q": Arg(dims="t d"), "k": Arg(dims="s d"), "mask": SEEN}, reference=lambda q, k, mask: jax.nn.softmax(jnp.where(mask, q @ k.T, -jnp.inf), -1),

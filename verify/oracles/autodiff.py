@@ -141,13 +141,15 @@ def _settled(observation: Observation, estimate: Estimate, scales: Sequence[floa
 def low_scale(observation: Observation, leaf: int) -> np.ndarray:
     """In low precision: the natural size of the gradient by each element. A function that knows no float64 is asked at values for which others are in float64.
 
-    Of a gradient that is 0 everywhere, as of a softmax of one class, the terms that cancel in it.
+    Where the gradient is 0, as that of a softmax of one class, it is that of the terms that cancel, each of which may be a sum over the longest axis.
     """
     most, more = (SATURATION, UNMEASURED) if observation.no_float64 else (1.0, 1.0)
-    size = observation.natural(leaf, most)
-    if observation.truth is not None and not largest(observation.truth["base"]["reference"][leaf]):
-        size = max(size, observation.hidden)
-    return more * size * _steepness(observation.diff[leaf])
+    size: Any = observation.natural(leaf, most)
+    if observation.truth is not None:
+        longest = max((axis for x in (*observation.diff, *observation.cts["base"]) for axis in x.shape), default=1)
+        terms = longest if observation.case.long else longest**0.5  # of one sign, or of both
+        size = np.where(observation.truth["base"]["reference"][leaf] == 0, max(size, observation.hidden) * terms, size)
+    return np.asarray(more * size * _steepness(observation.diff[leaf]))
 
 
 def _steepness(x: np.ndarray) -> np.ndarray:
