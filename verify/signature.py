@@ -65,7 +65,9 @@ def _from_annotations(spec: Spec, parameters: Mapping[str, inspect.Parameter]) -
     given = dict(spec.args or {})
     if unknown := set(given) - set(parameters):
         name = min(unknown)
-        raise SpecError(f"{spec.name}: args names {name!r}, which is no parameter of fn.{nearest(name, parameters)}")
+        raise SpecError(
+            f"{spec.name}: args names {name!r}, which is no parameter of fn.{nearest(name, parameters)} It has {', '.join(parameters)}"
+        )
     found: dict[str, Any] = {}
     missing = None
     for name, parameter in parameters.items():

@@ -104,7 +104,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "negative-index-lost": ("where ids names its row by a negative number",),
     "one-hot-from-one": ("shifted by one along axis 0",),
     "integers-left-out": ("a tuple of length equal to the number of arg",),
-    "segment-mean-not-divided": ("a factor that is one number along axis 1", "a count of each row"),
+    "segment-mean-not-divided": ("where ids at its row is the number of another element, too",),
     "ignored-label-counted": ("where labels at its row is negative, where it should be 0",),
     "mean-of-nothing": ("of x", "not finite there"),
     "smoothing-forgotten": ("for smoothing=0.0 where smoothing=0.1 is given",),

@@ -16,6 +16,7 @@ from verify.diagnosis.evidence import Evidence
 
 FEW_ROWS = 5
 CHANCE = 1e-4  # of a sign or a threshold to separate as many wrong elements from as many right ones by luck
+CHANCE_OF_NORM = 0.02  # rows are fewer than elements, and there are two conditions only
 SURE = 1e-9  # the same of a threshold of finite errors; of none in a matrix: its diagonal may be large, too
 MATRIX = 2
 NEVER = 0.0  # the chance of random numbers to equal one that was named before
@@ -63,6 +64,7 @@ def separating(cases: Sequence[Evidence], leaf: int, wrong: Arrays) -> Iterator[
     for words in clauses[0] if sum(rows(w).size for w in wrong) >= FEW_ROWS else ():
         if all(words in arrays for arrays in clauses):
             yield Condition(words, [arrays[words] for arrays in clauses], of_rows=True)
+    yield from _of_norms(cases, leaf, wrong)
 
 
 def aligned(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -97,6 +99,7 @@ def _clauses(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
             yield f"the whole row of {name} is {empty}", _along_rows(np.asarray(~values.any(-1)), shape)
             if values.dtype.kind == "f":
                 yield f"the row of {name} holds a 0", _along_rows(np.asarray((values == 0).any(-1)), shape)
+                yield f"the row of {name} holds more than one 0", _along_rows(np.asarray((values == 0).sum(-1) > 1), shape)
     for name, values in e.others:
         if not (isinstance(values, np.ndarray) and values.dtype.kind == "i" and shape and values.size) or np.max(np.abs(values)) > shape[0]:
             continue
@@ -104,6 +107,20 @@ def _clauses(e: Evidence, leaf: int) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{name} names its row by a negative number", _along_rows((flat == index - shape[0]).any(1), shape)
         yield f"{name} names its row more than once", _along_rows(((flat % shape[0]) == index).sum(1) > 1, shape)
         yield f"{name} names its row", _along_rows(((flat % shape[0]) == index).any(1), shape)
+
+
+def _of_norms(cases: Sequence[Evidence], leaf: int, wrong: Arrays) -> Iterator[Condition]:
+    """Of rows whose norm lies above or below some border."""
+    shapes = [e.got[leaf].shape for e in cases]
+    for k, name in enumerate(cases[0].names):
+        values = [e.observation.diff[k] for e in cases]
+        if all(v.ndim > 1 and v.shape[:-1] == shape[: v.ndim - 1] for v, shape in zip(values, shapes, strict=True)):
+            norms = [np.sqrt((v * v).sum(-1)) for v in values]
+            of_row = [np.asarray(w.reshape(*norm.shape, -1).any(-1)) for w, norm in zip(wrong, norms, strict=True)]
+            for words, holds, luck in _thresholds(norms, of_row):
+                if luck < CHANCE_OF_NORM and not words.endswith("magnitude"):
+                    found = [_along_rows(holds(norm), shape) for norm, shape in zip(norms, shapes, strict=True)]
+                    yield Condition(f"the norm of its row of {name} {words}", found, of_rows=True)
 
 
 def _along_rows(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -150,13 +167,33 @@ def _thresholds(values: Arrays, wrong: Arrays) -> Iterator[Told]:
         return
     bad, good = _units(values, wrong)
     luck = 1 / math.comb(bad + good, bad)
-    hit = np.concatenate([v[w] for v, w in zip(values, wrong, strict=True)])
-    lowest, highest = float(np.min(hit)), float(np.max(hit))
-    smallest, largest = float(np.min(np.abs(hit))), float(np.max(np.abs(hit)))
-    yield f"is {lowest:.4g} or more", lambda v: v >= lowest, luck
-    yield f"is {highest:.4g} or less", lambda v: v <= highest, luck
-    yield f"is at least {smallest:.4g} in magnitude", lambda v: np.abs(v) >= smallest, luck
-    yield f"is at most {largest:.4g} in magnitude", lambda v: np.abs(v) <= largest, luck
+    hit, missed = (np.concatenate([v[w if which else ~w] for v, w in zip(values, wrong, strict=True)]) for which in (True, False))
+    for words, of in (("", lambda v: v), (" in magnitude", np.abs)):
+        for more in (True, False):
+            edge = border(of(hit), of(missed), more)
+            least = f"at {'least' if more else 'most'} {edge:.6g}{words}" if words else f"{edge:.6g} or {'more' if more else 'less'}"
+            yield f"is {least}", lambda v, of=of, more=more, edge=edge: of(v) >= edge if more else of(v) <= edge, luck
+
+
+def border(hit: np.ndarray, missed: np.ndarray, more: bool) -> float:
+    """The number of the fewest digits that may separate what is hit from what is missed; the hit one next to it, where they are not apart."""
+    inside = float(np.min(hit)) if more else float(np.max(hit))
+    beyond = missed[missed < inside] if more else missed[missed > inside]
+    if not beyond.size:
+        return inside
+    outside = float(np.max(beyond)) if more else float(np.min(beyond))
+    return roundest(inside, outside)
+
+
+def roundest(inside: float, outside: float) -> float:
+    """The number of the fewest digits between two numbers, which may be the first and not the second."""
+    low, high = sorted((inside, outside))
+    for digits in range(1, 7):
+        for number in (inside, (inside + outside) / 2):
+            rounded = float(f"{number:.{digits}g}")
+            if low <= rounded <= high and rounded != outside:
+                return rounded
+    return inside
 
 
 def _of_indices(cases: Sequence[Evidence], values: Arrays) -> Iterator[tuple[str, list[np.ndarray]]]:

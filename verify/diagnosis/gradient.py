@@ -142,6 +142,8 @@ class Gradient:
     @functools.cached_property
     def _right(self) -> list[Evidence]:
         ordinary = [case for case in self.passing if not case.stress]
+        given = self.first.observation.case.options  # with others, what is wrong here may be right
+        ordinary = [case for case in ordinary if case.options == given] or ordinary
         return [e for case in ordinary[-RIGHT:] if (e := self._gathered(case)) is not None]
 
     def _gathered(self, case: Case) -> Evidence | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from verify.cases import Case, elements
+from verify.diagnosis.conditions import border
 from verify.sizes import count
 
 STYLES = {
@@ -23,9 +27,13 @@ ENOUGH = 2  # cases on each side, before a pattern is called one
 BLOCKS = (2, 4, 8, 16, 32, 64, 128)
 CHANCE = 0.05  # of all failing cases to have one value of an option by luck
 SEVERAL = 3  # failing cases that share several options, before these are blamed
+WAYS = 15  # of choosing the passing sizes among all, where there are two of them only
+BY_LUCK = 1e-4  # of a number to separate all failing cases from all passing ones
+RELATED = 8  # different sizes, failing and passing ones together, before a relation of two of them is blamed
 SHAPES = 3  # different sizes that pass, before one of them is blamed: where all of them are 1, any of them could be
 
 Condition = tuple[str, Callable[[Case], bool]]
+Number = Callable[[Case], int]
 
 
 def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
@@ -36,8 +44,7 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
         return None
     ordinary = [case for case in passing if not case.stress and case.dtype == "float64"]  # at others a mistake may not show
     for some, which in ((passing, ""), (ordinary, " of ordinary values")):
-        shapes = len({tuple(case.sizes.items()) for case in some})
-        for words, holds in _conditions(failing, of_sizes=len(failing) >= ENOUGH and shapes >= SHAPES) if len(some) >= ENOUGH else ():
+        for words, holds in _conditions(failing, some) if len(some) >= ENOUGH else ():
             if all(map(holds, failing)) and not any(map(holds, some)):
                 return f"it is wrong only {words} ({len(failing)} failing and {len(some)} passing cases{which} agree)"
     return _together(failing, passing) or _together(failing, ordinary) or _option(cases)
@@ -74,8 +81,10 @@ def _option(cases: Sequence[tuple[Case, bool]]) -> str | None:
     return f"all {len(failing)} failing cases have {' and '.join(shared)}" if shared else None
 
 
-def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[Condition]:
+def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Condition]:
     first = failing[0]
+    right, wrong = _shapes(passing), _shapes(failing)
+    of_sizes = len(failing) >= ENOUGH and (right >= SHAPES or (right > 1 and math.comb(right + wrong, right) >= WAYS))
     if first.style in STYLES and first.style != "given":
         yield STYLES[first.style], lambda case: case.style == first.style
     if first.dtype != "float64":
@@ -100,14 +109,12 @@ def _conditions(failing: Sequence[Case], of_sizes: bool) -> Iterator[Condition]:
                         ),
                     )
         yield f"when {name} is no power of 2", lambda case, name=name: _number(case, name).bit_count() != 1
-    for first_name in first.sizes if of_sizes else ():
-        for second in first.sizes:
-            if first_name < second:
-                yield (
-                    f"when {first_name} == {second}",
-                    lambda case, a=first_name, b=second: case.sizes[a] == case.sizes[b],
-                )
-                yield f"when {first_name} != {second}", lambda case, a=first_name, b=second: case.sizes[a] != case.sizes[b]
+    both = {**{name: _size(name) for name in first.sizes if of_sizes}, **_whole_numbers(first)}
+    for a, b in itertools.combinations(both, 2):
+        yield from _of_two(a, both[a], b, both[b], several=right + wrong >= RELATED)
+    if 1 / math.comb(len(failing) + len(passing), len(failing)) < BY_LUCK:
+        for position, name in enumerate(first.argument_names):
+            yield from _of_scalar(name, position, failing, passing)
 
 
 def _of_options(first: Case) -> Iterator[Condition]:
@@ -119,6 +126,50 @@ def _of_options(first: Case) -> Iterator[Condition]:
     for position, name in enumerate(first.argument_names):
         yield f"with {name}=None", lambda case, position=position: case.args[position] is None
         yield f"when {name} is given", lambda case, position=position: case.args[position] is not None
+
+
+def _shapes(cases: Sequence[Case]) -> int:
+    return len({tuple(case.sizes.items()) for case in cases})
+
+
+def _size(name: str) -> Number:
+    return lambda case: _number(case, name)
+
+
+def _whole_numbers(first: Case) -> dict[str, Number]:
+    """Arguments that are one whole number: a length, a position."""
+    found: dict[str, Number] = {}
+    for position, (name, value) in enumerate(zip(first.argument_names, first.args, strict=True)):
+        if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind in "iu":
+            found[name] = lambda case, position=position: int(case.args[position])
+    return found
+
+
+def _of_two(a: str, first: Number, b: str, second: Number, several: bool) -> Iterator[Condition]:
+    """Relations of two sizes, or of a size and a length; where `several` shapes are known, those too that often hold by luck."""
+    yield f"when {a} == {b}", lambda case: first(case) == second(case)
+    yield f"when {a} != {b}", lambda case: first(case) != second(case)
+    if not several:
+        return
+    yield f"when {a} < {b}", lambda case: first(case) < second(case)
+    yield f"when {a} > {b}", lambda case: first(case) > second(case)
+    for one, x, other, y in ((a, first, b, second), (b, second, a, first)):
+        yield f"when {one} is no multiple of {other}", lambda case, x=x, y=y: y(case) != 0 and x(case) % y(case) != 0
+
+
+def _of_scalar(name: str, position: int, failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Condition]:
+    """An argument that is one number, above or below some border."""
+    values = [[case.args[position] for case in cases if case.args[position] is not None] for cases in (failing, passing)]
+    if len(values[0]) < len(failing) or not all(map(_is_scalar, itertools.chain(*values))):
+        return
+    hit, missed = map(np.array, values)
+    above, below = border(hit, missed, more=True), border(hit, missed, more=False)
+    yield f"when {name} is {above:.6g} or more", lambda case: case.args[position] is not None and case.args[position] >= above
+    yield f"when {name} is {below:.6g} or less", lambda case: case.args[position] is not None and case.args[position] <= below
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind == "f"
 
 
 def _number(case: Case, name: str) -> int:
