@@ -47,6 +47,28 @@ class Window:
         return max((self.low + self.places + self.high - self.reach) // self.stride + 1, 0)
 
 
+def cropped(x: Array, windows: Sequence[Window]) -> tuple[Array, tuple[Window, ...]]:
+    """x `(N, *space, C)` without the elements on places that negative padding leaves out, and windows whose padding is not negative.
+
+    XLA's convolution on CPU reads beyond the array where padding in front is negative and that behind is not (openxla/xla#48713, JAX before 0.12).
+    """
+    if all(min(v.low, v.high) >= 0 for v in windows) or any(v.outputs == 0 for v in windows):
+        return x, tuple(windows)
+    bounds, left, nothing = [], [], False
+    for v in windows:
+        first, last = (-(min(edge, 0) // v.input_dilation) for edge in (v.low, v.high))
+        if first + last < v.length or not v.length:
+            bounds.append((first, v.length - last) if v.length else (0, 0))
+            low, high = v.low + first * v.input_dilation, v.high + last * v.input_dilation
+            left.append(replace(v, length=v.length - first - last, low=low, high=high) if v.length else v)
+        else:  # no element is left: one that is 0 stands for them
+            nothing = True
+            bounds.append((0, 1))
+            left.append(replace(v, length=1, low=v.low + v.places + v.high - 1, high=0))
+    kept = lax.slice(x, *zip((0, x.shape[0]), *bounds, (0, x.shape[-1]), strict=True))
+    return jnp.where(False, kept, 0) if nothing else kept, tuple(left)
+
+
 def span(count: int, step: int) -> int:
     """From the first of `count` elements to the last, `step` apart."""
     return max((count - 1) * step + 1, 0)

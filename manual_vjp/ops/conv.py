@@ -44,7 +44,7 @@ from jaxtyping import Array, Float
 from manual_vjp import _depthwise
 from manual_vjp._blocks import over_blocks, take
 from manual_vjp._rule import dtypes, match, require_floating, require_shape, varied
-from manual_vjp._windows import MANY, Numbers, Padding, Window, flattened, padded, plain_patches, require_windows, span, taps
+from manual_vjp._windows import MANY, Numbers, Padding, Window, cropped, flattened, padded, plain_patches, require_windows, span, taps
 from verify.spec import Arg, Spec
 
 BLOCK = 2**20  # elements of X that are in a core's cache together with what is made of them
@@ -150,6 +150,7 @@ def _backward(static: Static, residuals: Residuals, y_ct: Array) -> tuple[Array,
 
 def _convolution(x: Array, w: Array, windows: tuple[Window, ...], groups: int, compute: jnp.dtype) -> Array:
     space = "DHW"[-len(windows) :]
+    x, windows = cropped(x, windows)
     return lax.conv_general_dilated(
         x, w,
         window_strides=[v.stride for v in windows], padding=[(v.low, v.high) for v in windows],

@@ -76,6 +76,27 @@ def test_conv_against_lax(space, kernel, strides, padding, input_dilation, kerne
             np.testing.assert_allclose(got, want, rtol=TIGHT, atol=TIGHT)
 
 
+@pytest.mark.parametrize(
+    "padding", [((-2, 1), (-3, 3)), ((6, -1), (1, 4)), ((-4, 4), (0, 0)), ((-9, 12), (2, 0)), ((0, 5), (5, 0))], ids=str
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_places_that_negative_padding_leaves_out_are_not_read(padding, dtype):
+    """XLA's convolution on CPU reads beyond the array there, in float32 (openxla/xla#48713); in the second and the last of these in the gradient."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(2, 8, 7, 4)), rng.normal(size=(1, 2, 4, 4))
+    ct = rng.normal(size=jax.eval_shape(lambda: mv.conv(x, w, padding=padding)).shape)
+
+    def all_of_it(conv, *arrays):
+        y, pullback = jax.vjp(lambda x, w: conv(x, w, padding=padding), *arrays[:2])
+        return y, *pullback(arrays[2].astype(y.dtype))
+
+    got = jax.jit(lambda *arrays: all_of_it(mv.conv, *arrays))(*(jnp.asarray(array, dtype) for array in (x, w, ct)))
+    with enable_x64(True):
+        want = all_of_it(conv_module.reference, *map(jnp.asarray, (x, w, ct)))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(np.asarray(a, float), b, rtol=0, atol=np.max(np.abs(b)) * (1e-5 if dtype == "float32" else 0.03))
+
+
 def test_conv_in_blocks_of_examples_and_its_second_derivative():
     """Large enough for a loop of three blocks, each of one example."""
     x, w, ct = normal(3, 40, 40, 64), normal(3, 3, 64, 2, seed=1), normal(3, 40, 40, 2, seed=2)
