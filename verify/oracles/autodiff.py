@@ -266,7 +266,8 @@ def _estimate(
         middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + sides.drift
         values.append(np.where(jumps, middle, value))
-        errors.append(np.where(jumps, np.where(kink.shared, np.inf, at_jump), error))
+        nobody_knows = kink.shared | ~np.isfinite(noise)  # read as 0, the inputs may have another kink
+        errors.append(np.where(jumps, np.where(nobody_knows, np.inf, at_jump), error))
     return Estimate(value=tuple(values), error=tuple(errors))
 
 
