@@ -139,7 +139,7 @@ def divided_by_what_is_seen(opacity, ct):
 ENTRIES = (
     entry("band-one-wider", "mask", band, band_forward, band_up_to_3, band_backward, {"x": Arg(dims="n d"), "w": Arg(dims="d d")}, "gradient", trigger=True),
     entry("crossed-bounds", "special value", between, between_forward, lower_bound_first, between_backward,
-          {"x": Arg(dims="n"), "lo": Arg(dims="n"), "hi": Arg(dims="n")}, "gradient"),
+          {"x": Arg(dims="n"), "lo": Arg(dims="n", low=-4.0, high=1.0), "hi": Arg(dims="n", low=-1.0, high=4.0)}, "gradient"),
     entry("all-that-was-put", "indices", put, put_forward, all_that_was_put, put_backward,
           {"x": Arg(dims="n"), "at": Arg(dims="m", dtype="int32", low=0, high=12), "v": Arg(dims="m")}, "gradient", sizes={"n": (12, 20), "m": (1, 8)}, trigger=True),
     entry("gathered-beyond-the-end", "indices", segment_sum, segment_sum_forward, of_the_last_segment, segment_sum_backward,

@@ -112,7 +112,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "dropout-not-rescaled": ("of x: it is the right one times 1 - rate",),
     # block_rules
     "tail-of-8-dropped": ("of w: it counts only the first 8 of the 11 entries",),
-    "tail-dropped-past-32": ("of w: it counts only the first", "only when n >= 33"),
+    "tail-dropped-past-32": ("of w: it counts only the first", "only when n is no multiple of 32, and above 32"),
     "first-block-of-128-only": ("of w: it counts only the first 128 of the", "only when n >= 129"),
     "last-row-missed": ("of w: it counts only the first",),
     "unrolled-by-four": ("of w: it counts only the first 8 of the 11 entries",),
@@ -128,7 +128,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "crossed-bounds": ("where lo is above hi, where it should be 0", "where lo is above hi, and 0 there"),
     "all-that-was-put": ("where at is repeated by a later element, where it should be 0",),
     "gathered-beyond-the-end": ("where ids at its row is 4 or more, where it should be 0",),
-    "running-product-of-a-zero": ("where the row of x holds a 0, and 0 there",),
+    "running-product-of-a-zero": ("of x: it is wrong exactly where x is 0, and 0 there",),
     "opaque-layer": ("where opacity is 1, and 0 there",),
     # convolution_rules
     "kernel-not-flipped": ("as if k were k reversed",),

@@ -23,7 +23,7 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
     count, total = sum(int(w.sum()) for w in wrong), sum(w.size for w in wrong)
     if total - count < FEW or not count:
         return None
-    known = [e.known[leaf] for e in cases]
+    known = [e.known[leaf] & ((e.want[leaf] != 0) | (e.got[leaf] != 0)) for e in cases]  # what is 0 anyway may be so for another reason
     for condition in separating(cases, leaf, wrong):
         if condition.tells(wrong, known):
             return f"it is wrong exactly where {condition.words}{_there(cases, leaf, wrong)}"

@@ -100,6 +100,8 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
         for block in BLOCKS:
             yield f"when {name} is no multiple of {block}", lambda case, name=name, block=block: _number(case, name) % block != 0
             yield f"when {name} is a multiple of {block}", lambda case, name=name, block=block: _number(case, name) % block == 0
+        yield f"when {name} is no power of 2", lambda case, name=name: _number(case, name).bit_count() != 1
+        for block in BLOCKS:
             if lowest > block:  # the first block is right, too
                 for words, whole in (("a multiple", True), ("no multiple", False)):
                     yield (
@@ -108,7 +110,6 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
                             _number(case, name) > block and (_number(case, name) % block == 0) is whole
                         ),
                     )
-        yield f"when {name} is no power of 2", lambda case, name=name: _number(case, name).bit_count() != 1
     both = {**{name: _size(name) for name in first.sizes if of_sizes}, **_whole_numbers(first)}
     for a, b in itertools.combinations(both, 2):
         yield from _of_two(a, both[a], b, both[b], several=right + wrong >= RELATED)
