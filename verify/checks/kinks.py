@@ -21,8 +21,8 @@ from verify.oracles.agreement import differences_tell, project
 from verify.oracles.finite_difference import slope
 from verify.oracles.sides import jumps_along, sides_at
 from verify.records import Finding, Status
-from verify.slopes import slope_along
-from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64, SHARED_KINK
+from verify.slopes import STEP_SIZES, slope_along
+from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64, SHARED_KINK, SINGULAR_DRIFT
 from verify.values import rms, wide
 
 CODE, NAME, TITLE = "V022", "kinks", "at kinks and ties the rule gives a subgradient"
@@ -106,11 +106,23 @@ def _along_ties(observation: Observation, program: Program, noise: list[np.ndarr
         rounding = float(sum(np.sum(n * np.abs(move)) for n, move in zip(noise, v, strict=True)))
         own = RELATIVE_64 * project(gradient, v)[1] + NOISE_FACTOR * rounding
         finding = judge_slope(NAME, observation, v, want, error, "finite differences", own=own)
+        if finding.status is Status.FAIL and finding.got is not None and _contradicted(observation, program, v, want, finding.got - want):
+            continue
         if finding.status is Status.FAIL:
             findings.append(_worded(finding))
         elif finding.status is Status.PASS:
             findings.append(finding)
     return findings
+
+
+def _contradicted(observation: Observation, program: Program, v: list[np.ndarray], want: float, off: float) -> bool:
+    """Whether the reference's own slope at the inputs, or a shortest step away, is another one than the differences', by a tenth of what is held against the
+    rule: where kinks lie close together (a sorted row of 512), every step crosses some.
+    """
+    steps = (0.0, STEP_SIZES[-1], -STEP_SIZES[-1])
+    points = [[x + step * move for x, move in zip(observation.diff, v, strict=True)] for step in steps]
+    slopes = [project(program(point, observation.rest, observation.cts["base"])["reference"], v)[0] for point in points]
+    return not max(abs(own - want) for own in slopes) < SINGULAR_DRIFT * abs(off)
 
 
 def _tied(observation: Observation, k: int) -> list[np.ndarray]:
