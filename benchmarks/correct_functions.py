@@ -223,7 +223,7 @@ _LOSSES = (
     _spec("softmax_cross_entropy", optax.losses.softmax_cross_entropy, logits=MATRIX, labels=_distribution("n m")),
     _spec("integer_cross_entropy", optax.losses.softmax_cross_entropy_with_integer_labels, logits=Arg(dims="m n"), labels=_index("m", "n")),
     _spec("binary_cross_entropy", optax.losses.sigmoid_binary_cross_entropy, logits=VECTOR, labels=UNIT),
-    _spec("focal_loss", optax.losses.sigmoid_focal_loss, logits=VECTOR, labels=UNIT),
+    _spec("focal_loss", optax.losses.sigmoid_focal_loss, logits=VECTOR, labels=Arg(dims="n", low=0.0625, high=0.9375)),  # JAX drops terms of weight 0
     _spec("huber_loss", optax.losses.huber_loss, predictions=VECTOR, targets=VECTOR),
     _spec("l2_loss", optax.losses.l2_loss, predictions=VECTOR, targets=VECTOR),
     _spec("cosine_similarity", optax.losses.cosine_similarity, sizes=MANY, predictions=Arg(dims="m n", low=0.0625), targets=Arg(dims="m n", low=0.0625)),
