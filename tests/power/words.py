@@ -121,9 +121,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "grid-of-the-other-size": ("of y: it is wrong only from index 2 of axis 0 on",),
     "powers-of-two-only": ("only when n is no power of 2",),
     # border_rules
-    "one-beyond-the-length": (
-        "as if <= stood for the reference's comparison < in `return jnp.where(jnp.arange",
+    "band-one-wider": (
+        "as if <= stood for the reference's comparison < in `return x**2 @ jnp.where",
         "is equal is taken to the wrong side",
+        "only when d >= 4",
     ),
     "crossed-bounds": ("where lo is above hi, where it should be 0", "where lo is above hi, and 0 there"),
     "all-that-was-put": ("where at is repeated by a later element, where it should be 0",),
