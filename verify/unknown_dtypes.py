@@ -25,8 +25,8 @@ def skipped(spec: Spec, case: Case, error: programs.StageError) -> Finding | Non
     if case.dtype == "float64" or spec.dtypes_named or not (who := _who(spec, case, error)):
         return None
     text = " ".join(str(error.cause).split())[:200].rstrip(".")
-    message = f"in {case.dtype} {who} raises {type(error.cause).__name__}: {text}. Name the dtypes that it knows with dtypes=, or (,) for float64 alone"
-    return Finding(check="precision", status=Status.SKIP, message=message.replace("(,)", "()"), address=case.address, dtype=case.dtype)
+    message = f"in {case.dtype} {who} raises {type(error.cause).__name__}: {text}. Name the dtypes that it knows with dtypes=, or () for float64 alone"
+    return Finding(check="precision", status=Status.SKIP, message=message, address=case.address, dtype=case.dtype)
 
 
 def _who(spec: Spec, case: Case, error: programs.StageError) -> str:
