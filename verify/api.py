@@ -73,7 +73,7 @@ def check(
     static = set(getattr(fn, "nondiff_argnums", ()))
     name = _name(fn)
     wrapped = tuple(Static(arg) if i in static else _leaves(arg, names[i]) for i, arg in enumerate(args))
-    spec = Spec(name=name, fn=fn, reference=reference)
+    spec = Spec(name=name, fn=fn, reference=reference, dtypes=())  # the arrays have theirs
     given = from_arrays(name, wrapped, names, options, seed, 0, "given")
     large = sum(leaf.size for leaf in jax.tree.leaves(given.args) if isinstance(leaf, np.ndarray)) > LARGE
     cases = [given] + [from_arrays(name, wrapped, names, options, seed, index, "given") for index in range(1, 2 if large else DRAWS + 1)]

@@ -64,7 +64,7 @@ def examine(rule: Rule, seed: int = 0, checks: Sequence[str] | None = None, gues
 
 
 def _examined(rule: Rule, seed: int, checks: Sequence[str] | None, guessed: bool) -> Verdict:
-    spec = Spec(name=rule.name, fn=rule.function)
+    spec = Spec(name=rule.name, fn=rule.function, dtypes=())  # the cases have theirs
     notes: list[str] = []
     try:
         own: list[int] = []
