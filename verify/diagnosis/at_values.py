@@ -20,10 +20,9 @@ EXACT = 1e-6  # relative spread of a ratio that counts as one number
 def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
     """A sentence that says where the cotangent of one leaf is wrong, and what it is there; or None."""
     wrong = [e.wrong_elements(leaf) for e in cases]
-    count, total = sum(int(w.sum()) for w in wrong), sum(w.size for w in wrong)
-    if total - count < FEW or not count:
-        return None
     known = [e.known[leaf] & ((e.want[leaf] != 0) | (e.got[leaf] != 0)) for e in cases]  # what is 0 anyway may be so for another reason
+    if not any(w.any() for w in wrong) or sum(int((k & ~w).sum()) for k, w in zip(known, wrong, strict=True)) < FEW:
+        return None
     for condition in separating(cases, leaf, wrong):
         if condition.tells(wrong, known):
             return f"it is wrong exactly where {condition.words}{_there(cases, leaf, wrong)}"
