@@ -110,7 +110,7 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
                             _number(case, name) > block and (_number(case, name) % block == 0) is whole
                         ),
                     )
-    both = {**{name: _size(name) for name in first.sizes if of_sizes}, **_whole_numbers(first)}
+    both = {**{name: _size(name) for name in first.sizes if of_sizes}, **_whole_numbers((*failing, *passing))}
     for a, b in itertools.combinations(both, 2):
         yield from _of_two(a, both[a], b, both[b], several=right + wrong >= RELATED)
     if 1 / math.comb(len(failing) + len(passing), len(failing)) < BY_LUCK:
@@ -137,11 +137,12 @@ def _size(name: str) -> Number:
     return lambda case: _number(case, name)
 
 
-def _whole_numbers(first: Case) -> dict[str, Number]:
-    """Arguments that are one whole number: a length, a position."""
+def _whole_numbers(cases: Sequence[Case]) -> dict[str, Number]:
+    """Arguments that are one whole number in each case: a length, a position."""
     found: dict[str, Number] = {}
-    for position, (name, value) in enumerate(zip(first.argument_names, first.args, strict=True)):
-        if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 and value.dtype.kind in "iu":
+    for position, name in enumerate(cases[0].argument_names):
+        values = [case.args[position] for case in cases]
+        if all(isinstance(v, np.ndarray | np.generic) and v.ndim == 0 and v.dtype.kind in "iu" for v in values):
             found[name] = lambda case, position=position: int(case.args[position])
     return found
 
