@@ -52,15 +52,15 @@ def cropped(x: Array, windows: Sequence[Window]) -> tuple[Array, tuple[Window, .
 
     XLA's convolution on CPU reads beyond the array where padding in front is negative and that behind is not (openxla/xla#48713, JAX before 0.12).
     """
-    if all(min(v.low, v.high) >= 0 for v in windows) or any(v.outputs == 0 for v in windows):
+    if not x.size or all(min(v.low, v.high) >= 0 for v in windows) or any(v.outputs == 0 for v in windows):
         return x, tuple(windows)
     bounds, left, nothing = [], [], False
     for v in windows:
         first, last = (-(min(edge, 0) // v.input_dilation) for edge in (v.low, v.high))
-        if first + last < v.length or not v.length:
-            bounds.append((first, v.length - last) if v.length else (0, 0))
+        if first + last < v.length:
+            bounds.append((first, v.length - last))
             low, high = v.low + first * v.input_dilation, v.high + last * v.input_dilation
-            left.append(replace(v, length=v.length - first - last, low=low, high=high) if v.length else v)
+            left.append(replace(v, length=v.length - first - last, low=low, high=high))
         else:  # no element is left: one that is 0 stands for them
             nothing = True
             bounds.append((0, 1))
