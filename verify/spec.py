@@ -58,7 +58,7 @@ class Arg:
             raise SpecError(f"Arg.low must be below Arg.high, got low={self.low!r} and high={self.high!r}")
 
 
-UNNAMED = ("float32", "bfloat16", "float16")  # this very tuple, of a spec that names no dtypes
+UNNAMED = (*USER_DTYPES,)  # this very tuple, of a spec that names no dtypes
 
 
 @dataclass(frozen=True, kw_only=True)

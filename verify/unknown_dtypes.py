@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from verify import engine, programs
-from verify._compat import enable_x64
 from verify.cases import Case
 from verify.records import Finding, Status
 from verify.spec import Spec
@@ -39,8 +38,7 @@ def _who(spec: Spec, case: Case, error: programs.StageError) -> str:
     user = cast(diff, [dtype for dtype in case.dtypes if dtype is not None])
     for who, run in (("the function itself", call.run), ("the reference", call.run_reference)):
         try:
-            with enable_x64(False):
-                engine.quick(run, user, rest, x64=False)
+            engine.quick(run, user, rest, x64=False)
         except Exception:
             return who
     return ""

@@ -12,6 +12,10 @@ from verify.records import Estimate, Finding, Status
 from verify.values import wide
 
 
+def failed(findings: Sequence[Finding]) -> bool:
+    return any(finding.status is Status.FAIL for finding in findings)
+
+
 def compare(
     check: str,
     what: str,

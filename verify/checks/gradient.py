@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
@@ -37,7 +37,7 @@ def judge(observation: Observation) -> list[Finding]:
         return compare(NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], want, measured.dtype, address)
 
     findings = compared(rough=False)
-    if any(finding.status is Status.FAIL for finding in findings):
+    if failed(findings):
         findings = compared(rough=True)
     unclear = any(finding.status is Status.INCONCLUSIVE for finding in findings)
     if not (unclear and autodiff.at_kink(observation)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.observation import MIX, Measured, Observation
 from verify.oracles.autodiff import coarsest, low_scale
 from verify.records import Estimate, Finding, Status
@@ -43,7 +43,7 @@ def judge(observation: Observation) -> list[Finding]:
         names, address = observation.call.names, observation.case.address
         what = "bwd(a - 2 b) differs from bwd(a) - 2 bwd(b): the cotangent of"
         found = compare(NAME, what, names, mixed, Estimate(value=want, error=error), measured.dtype, address)
-        if not any(finding.status is Status.FAIL for finding in found):
+        if not failed(found):
             for run, factor in (("large", observation.ct_scale), ("small", 1 / observation.ct_scale)):
                 found += _scaled(observation, measured, run, factor, dtype)
         findings += found

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify import engine, programs
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.checks.effort import small
 from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
@@ -54,7 +54,7 @@ def judge(observation: Observation) -> list[Finding]:
     if observation.truth is None or observation.exact_program is None:
         return [_skip(observation, observation.no_truth)]
     found = _with_all_leaves(observation)
-    return found if any(finding.status is Status.FAIL for finding in found) else found + _batched(observation)
+    return found if failed(found) else found + _batched(observation)
 
 
 def _with_all_leaves(observation: Observation) -> list[Finding]:

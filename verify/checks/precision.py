@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.observation import Measured, Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
@@ -42,11 +42,11 @@ def judge(observation: Observation) -> list[Finding]:
     for measured in observation.measured[1:]:
         got, want = measured.runs["base"]["rule"], _want(observation, measured)
         findings = compare(NAME, "the cotangent of", call.names, got, want, measured.dtype, case.address)
-        if any(finding.status is Status.FAIL for finding in findings):
+        if failed(findings):
             findings = compare(
                 NAME, "the cotangent of", call.names, got, _want(observation, measured, rough=True), measured.dtype, case.address
             )
-        if all(finding.status is not Status.FAIL for finding in findings) and not case.stress:
+        if not failed(findings) and not case.stress:
             findings = findings + _common_factor(observation, measured, want)
         found += [_in_units(finding, observation, measured) for finding in findings]
     return found

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify._compat import enable_x64
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.noise import roughened
 from verify.observation import Measured, Observation
 from verify.oracles import autodiff
@@ -35,7 +35,7 @@ def judge(observation: Observation) -> list[Finding]:
             f"at these extreme inputs what {observation.fused} gives depends on how it is compiled: operation by operation it is right"
         )
         findings.append(Finding(check=NAME, status=Status.SKIP, message=message, address=observation.case.address, dtype=observation.fused))
-    if not observation.finite_somewhere and not _failed(findings):
+    if not observation.finite_somewhere and not failed(findings):
         said = next(iter(observation.measured[0].runs["base"]["primal"][0].reshape(-1)), None)
         message = f"every element of the value is {said:.6g} or not finite either, in function and reference alike"
         findings = [
@@ -59,20 +59,20 @@ def _judge(observation: Observation, measured: Measured, rough: bool = False) ->
     names = ["output"] if len(value.value) == 1 else [f"output{k}" for k in range(len(value.value))]
     plain_findings = compare(NAME, "the primal", names, base["primal"], value, measured.dtype, address, infinities=True)
     ruled = compare(NAME, "the forward rule's", names, base["out"], value, measured.dtype, address, infinities=True)
-    program, failed = observation.exact_program, _failed(plain_findings) or _failed(ruled)
-    if failed and not rough and measured.dtype == "float64" and program is not None and observation.truth:
+    program, wrong = observation.exact_program, failed(plain_findings) or failed(ruled)
+    if wrong and not rough and measured.dtype == "float64" and program is not None and observation.truth:
         rest, cts = observation.rest, observation.cts["base"]
         noise = roughened(measured.out_noise, lambda diff: program(diff, rest, cts)["reference_out"], observation.case, observation.diff)
         return _judge(observation, replace(measured, out_noise=noise), rough=True)
-    if failed and not _settled(observation, value):
+    if wrong and not _settled(observation, value):
         message = (
             "at these extreme inputs the reference's value depends on how it is compiled (rounding before a difference of huge numbers)"
         )
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=address, dtype=measured.dtype)]
-    if _failed(plain_findings):
+    if failed(plain_findings):
         return plain_findings  # then the forward rule is judged against a value that is in doubt
     return (
-        ruled + _not_finite(observation, measured, value) if _failed(ruled) else plain_findings + _not_finite(observation, measured, value)
+        ruled + _not_finite(observation, measured, value) if failed(ruled) else plain_findings + _not_finite(observation, measured, value)
     )
 
 
@@ -97,10 +97,6 @@ def _settled(observation: Observation, value: Estimate) -> bool:
         apart = observation.call.run_reference([jnp.asarray(x) for x in observation.diff], observation.rest)
     pairs = zip(apart, value.value, value.error, strict=True)
     return all(bool(np.all((np.abs(wide(out) - want) <= error) | ~np.isfinite(want) | ~np.isfinite(error))) for out, want, error in pairs)
-
-
-def _failed(findings: list[Finding]) -> bool:
-    return any(finding.status is Status.FAIL for finding in findings)
 
 
 def _not_finite(observation: Observation, measured: Measured, value: Estimate) -> list[Finding]:

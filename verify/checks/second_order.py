@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from verify import engine, programs, tolerance
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.noise import roughened, rounding_noise
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction, project
@@ -80,7 +80,7 @@ def judge(observation: Observation) -> list[Finding]:
         findings = [Finding(check=NAME, status=Status.SKIP, message=message, address=address)]
     else:
         findings = compared()
-    if any(finding.status is Status.FAIL for finding in findings):  # nobody is accused of the reference's rounding, or at its kinks
+    if failed(findings):  # nobody is accused of the reference's rounding, or at its kinks
         jumps = _jumps(observation, program, weights, want)
         noise = roughened(noise, lambda diff: program(diff, *inputs[1:])["reference"], observation.case, observation.diff)
         findings = compared()
@@ -88,7 +88,7 @@ def judge(observation: Observation) -> list[Finding]:
     if failing and (reason := _contradiction(observation, failing[0], weights, want)):
         findings = [Finding(check=NAME, status=Status.SKIP, message=reason, address=address)]
     add_seconds(observation.seconds, program.seconds)
-    if any(finding.status is Status.FAIL for finding in findings):
+    if failed(findings):
         return findings
     return _contradicts_itself(observation, weights, result["rule"], want) or findings
 

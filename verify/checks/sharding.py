@@ -34,7 +34,7 @@ from jax.sharding import PartitionSpec
 from verify import devices, programs, tolerance
 from verify._compat import enable_x64
 from verify.batching import BLAME, shares_outputs
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.checks.effort import small
 from verify.checks.structure import user_line
 from verify.noise import jittered, rounding_noise
@@ -63,7 +63,7 @@ def judge(observation: Observation) -> list[Finding]:
         setting = _setting(observation)
         estimate = _estimate(observation, setting)
         findings = _inside(observation, setting, estimate)
-        if observation.case.index == INDICES[1] or _failed(findings):
+        if observation.case.index == INDICES[1] or failed(findings):
             return findings
         return findings + _split_inputs(observation, setting, estimate)
 
@@ -196,7 +196,7 @@ def _split_inputs(observation: Observation, setting: Setting, estimate: Estimate
 
     try:
         findings = compared(program)
-        if _failed(findings) and _failed(compared(plain)):  # seen of convolutions
+        if failed(findings) and failed(compared(plain)):  # seen of convolutions
             return [
                 _skip(observation, "under jit on several devices JAX's autodiff of the reference is wrong, too: XLA divides it wrongly")
             ]
@@ -232,10 +232,6 @@ def _outputs(function: Function, setting: Setting, check: bool) -> Callable[...,
         PartitionSpec(devices.AXIS) if on else PartitionSpec() for on in setting.all_split[: len(setting.diff) + len(setting.rest)]
     )
     return jax.shard_map(local, mesh=devices.mesh(), in_specs=inputs, out_specs=PartitionSpec(devices.AXIS), check_vma=check)
-
-
-def _failed(findings: list[Finding]) -> bool:
-    return any(finding.status is Status.FAIL for finding in findings)
 
 
 def _compared(observation: Observation, setting: Setting, estimate: Estimate, got: list[np.ndarray], where: str) -> list[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from verify import engine, programs, tolerance, transforms
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.checks.structure import user_line
 from verify.checks.transformed import pattern, takes_turn, unjudged
 from verify.noise import moved_by_ulps, rounding_noise
@@ -78,7 +78,7 @@ def judge(observation: Observation) -> list[Finding]:
     what = f"when {by} move{'s' if sum(on) == 1 else ''}, the tangent of"
     findings = compare(NAME, what, names, base["rule"], Estimate(value=tuple(base["reference"]), error=error), "float64", case.address)
     add_seconds(observation.seconds, program.seconds)
-    if any(finding.status is Status.FAIL for finding in findings):
+    if failed(findings):
         still = program(observation.diff, observation.rest, [np.zeros_like(v) for v in moves])["rule"]
         constant = any(np.any(wide(tangent)) for tangent in still)
         return [replace(f, message=f.message + CONSTANT) if constant and f.status is Status.FAIL else f for f in findings]

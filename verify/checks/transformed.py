@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from verify import engine, programs, transforms
-from verify.checks.compare import compare
+from verify.checks.compare import compare, failed
 from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
@@ -69,7 +69,7 @@ class Examples:
         for b, known in enumerate(self.each(True)):
             diff = [x[b] if has else x for x, has in zip(self.diff, self.on, strict=True)]
             got = observation.exact_program(diff, observation.rest, [ct[b] if self.ct_on else ct for ct in self.cts])["rule"]
-            if any(f.status is Status.FAIL for f in compare("", "", observation.call.names, got, known, "float64", "")):
+            if failed(compare("", "", observation.call.names, got, known, "float64", "")):
                 return True
         return False
 
@@ -144,8 +144,8 @@ def judge_program(
     add_seconds(observation.seconds, program.seconds)
     found: list[Finding] = []
     for rough in (False, True):
-        if not rough or any(finding.status is Status.FAIL for finding in found):
+        if not rough or failed(found):
             found = compare(name, f"{what} the cotangent of", names, got, want(rough), observation.measured[0].dtype, address)
-    if some is not None and any(finding.status is Status.FAIL for finding in found) and some.plain_is_wrong(observation):
+    if some is not None and failed(found) and some.plain_is_wrong(observation):
         found = [replace(finding, message=finding.message + PLAIN) if finding.status is Status.FAIL else finding for finding in found]
     return [replace(finding, status=Status.SKIP) if finding.status is Status.INCONCLUSIVE else finding for finding in found]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from verify import transforms
 from verify.batching import BLAME, shares_outputs
+from verify.checks.compare import failed
 from verify.checks.transformed import examples, judge_program, pattern, takes_turn, unjudged
 from verify.observation import Observation
 from verify.records import Finding, Status
@@ -52,9 +53,7 @@ def _of_vmap(observation: Observation, turn: int) -> list[Finding]:
         NAME, observation, f"in the gradient of vmap over {over},", lambda call: transforms.gradient_of_vmap(call, on),
         (some.diff, observation.rest, some.cts), names, some.summed, some=some,
     )  # fmt: skip
-    if any(finding.status is Status.FAIL for finding in findings) and shares_outputs(
-        observation.call.jaxpr, [*on, *([False] * len(observation.rest))]
-    ):
+    if failed(findings) and shares_outputs(observation.call.jaxpr, [*on, *([False] * len(observation.rest))]):
         message = f"in the gradient of vmap over {over} {BLAME}"
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
     return findings

@@ -45,7 +45,7 @@ def partials(
         rise, error = along(single)
         if not _clear(
             rise, error, single, wants
-        ):  # a kink, which the random directions cross as if there were none: the middle one of three equal arguments
+        ):  # a kink, though random directions may show none (the middle one of three equal arguments)
             return None
         values[leaf][index], errors[leaf][index] = rise / step, error / abs(step)
     for (want, error), v in zip(known, directions, strict=True):
