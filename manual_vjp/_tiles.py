@@ -4,7 +4,6 @@ A unit is a batch and a key head, with the rows of all query heads that share it
 block of rows of the queries, (U, R, H), with one of columns, (U, bs, H). Units go through in groups, and for each group the tiles one after the other.
 """
 
-import functools as ft
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,23 +191,21 @@ class Tiles:
     def _allowed(self, own: Own, i: Any, j: Any, edge: bool) -> Array | None:
         """What is allowed in a tile, (b, k, G, bt, bs) or 1 for any of these; None for all. In an inner tile only lengths and mask can forbid."""
         rows, columns = i * self.bt + jnp.arange(self.bt)[:, None], j * self.bs + jnp.arange(self.bs)
-        conditions = []
+        allowed: Array | None = None
         if edge:
-            conditions.append(columns < self.s)
+            allowed = columns < self.s
             if self.is_causal:
-                conditions.append(rows >= columns)
+                allowed = _both(allowed, rows >= columns)
             if self.window is not None:
-                conditions += [columns >= rows - self.window[0], columns <= rows + self.window[1]]
-        for lengths, position in ((self.query_lengths, rows), (self.key_lengths, columns)):
-            if lengths is not None:
-                own_lengths = jax.lax.dynamic_slice_in_dim(lengths, own[0], own[2], allow_negative_indices=False)
-                conditions.append(position < own_lengths[:, None, None, None, None])
+                allowed = _both(allowed, columns >= rows - self.window[0])
+                allowed = _both(allowed, columns <= rows + self.window[1])
+        if self.query_lengths is not None:
+            allowed = _both(allowed, rows < _own_lengths(self.query_lengths, own))
+        if self.key_lengths is not None:
+            allowed = _both(allowed, columns < _own_lengths(self.key_lengths, own))
         if self.mask is not None:
-            conditions.append(self._tile(self.mask, own, i, j))
-        if not conditions:
-            return None
-        allowed = ft.reduce(jnp.logical_and, conditions)
-        return allowed.reshape((1,) * (5 - allowed.ndim) + allowed.shape)
+            allowed = _both(allowed, self._tile(self.mask, own, i, j))
+        return None if allowed is None else allowed.reshape((1,) * (5 - allowed.ndim) + allowed.shape)
 
     def _place(self, a: Array, own: Own, i: Any, j: Any) -> tuple[list[Any], list[int]]:
         """Where the tile's part of bias or mask begins, and its sizes; 0 and 1 along axes of size 1."""
@@ -247,6 +244,15 @@ def at(a: Array, i: Any) -> Array:
 def put_at(a: Array, block: Array, i: Any) -> Array:
     """`a` with `a[:, i]` replaced."""
     return jax.lax.dynamic_update_index_in_dim(a, block, i, 1)
+
+
+def _both(allowed: Array | None, condition: Array) -> Array:
+    return condition if allowed is None else allowed & condition
+
+
+def _own_lengths(lengths: Array, own: Own) -> Array:
+    """(b, 1, 1, 1, 1)."""
+    return jax.lax.dynamic_slice_in_dim(lengths, own[0], own[2], allow_negative_indices=False)[:, None, None, None, None]
 
 
 def _count(length: int, size: int) -> int:

@@ -226,6 +226,14 @@ def test_loops_and_branches_are_broken_inside():
     assert float(out) == 7.0 and float(program(x)) == 19.0
 
 
+def test_a_branch_for_another_platform_is_no_place_for_a_mistake():
+    """Nothing that runs here could notice it: each edit there would be listed as equivalent."""
+    jaxpr = jax.make_jaxpr(lambda x: jax.lax.platform_dependent(x, cpu=jnp.sin, tpu=jnp.tanh, default=jnp.cos))(1.0)
+    assert [place.equation.primitive.name for place in surgery.places(jaxpr)] == ["platform_index", "sin"]
+    jaxpr = jax.make_jaxpr(lambda x: jax.lax.platform_dependent(x, tpu=jnp.tanh, default=jnp.cos))(1.0)
+    assert [place.equation.primitive.name for place in surgery.places(jaxpr)] == ["platform_index", "cos"]
+
+
 def helper(x):
     return 3.0 * x
 

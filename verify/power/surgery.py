@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend import core, linear_util, source_info_util
 
-from verify import _compat
+from verify import _compat, engine
 
 INLINE = ("jit", "pjit", "closed_call", "core_call")
 REBUILT = ("scan", "cond", "checkpoint", "remat2")  # run with a changed inner program; loops with a condition may never end, so they stay
@@ -91,10 +91,19 @@ def _inner(equation: Any) -> list[tuple[Any, Any]]:
     if name in _compat.CUSTOM_RULES:
         return [(label, params[label]) for label in ("call_jaxpr", "fun_jaxpr") if label in params][:1]
     if name == "cond":
-        return [(("branches", k), branch) for k, branch in enumerate(params["branches"])]
+        platforms = params.get("branches_platforms") or [None] * len(params["branches"])
+        return [(("branches", k), branch) for k, branch in enumerate(params["branches"]) if k in _taken(platforms)]
     if name in INLINE or name in REBUILT:
         return [(label, params[label]) for label in ("jaxpr", "call_jaxpr") if label in params][:1]
     return []
+
+
+def _taken(platforms: Sequence[Sequence[str] | None]) -> set[int]:
+    """Which branches can run here: of a choice by platform (`jax.lax.platform_dependent`) the host's where there is no accelerator, of any other all."""
+    if engine.accelerated():
+        return set(range(len(platforms)))
+    own = {k for k, names in enumerate(platforms) if names is not None and engine.host().platform in names}
+    return own or {k for k, names in enumerate(platforms) if names is None}
 
 
 def run(jaxpr: Any, args: Sequence[Any], operation: Operation | None = None, path: Path_ = (), lines: bool = False) -> list[Any]:
