@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -260,6 +261,23 @@ def test_a_slip_is_made_in_each_run_of_its_line_and_in_no_other_line_that_calls_
     assert float(surgery.run(jaxpr, [jnp.ones(3)], slip)[0]) == 3 * 1 + 3 - 3
 
 
+def deep(x):
+    """The same nested loop in a loop and after it: JAX keeps so few lines of the way that both look alike."""
+
+    def block(c):
+        return jax.lax.scan(lambda c, v: (c * v, None), c, x)[0]
+
+    return block(jax.lax.scan(lambda c, _: (block(c), None), x[0], None, length=2)[0])
+
+
+def test_a_slip_in_a_nested_loop_is_made_in_each_run_of_it():
+    jaxpr = jax.make_jaxpr(deep)(jnp.array([2.0, 3.0]))
+    products = [place for place in surgery.places(jaxpr) if place.equation.primitive.name == "mul"]
+    assert len(products) == 2 and len({place.key for place in products}) == 1
+    slip = operation(Edit("equation", products[0].key, "drop the second factor"), jaxpr)
+    assert float(surgery.run(jaxpr, [jnp.array([2.0, 3.0])], slip)[0]) == 2
+
+
 def test_a_key_among_the_residuals():
     dropped = rule(
         lambda x, key: jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0.0),
@@ -346,3 +364,17 @@ def test_a_transpose_that_the_shapes_of_a_case_forbid_is_caught_there():
     assert not edits.cannot_run("flip the sign", rectangular)
     alike = jax.make_jaxpr(lambda x, w: x @ w)(jnp.ones((3, 3)), jnp.ones((3, 3)))
     assert not any(edits.cannot_run(move, alike.eqns[0]) for move in moves)
+
+
+@pytest.mark.parametrize(("columns", "fate"), [(2, "survived"), (3, "killed")])
+def test_a_transposed_cotangent_that_the_shapes_of_a_case_forbid_is_caught_there(columns, fate):
+    """Linearity alone does not see a transpose; the shapes of a case do, if they are not square."""
+    fn = rule(lambda w: 2 * w, lambda w: (2 * w, None), lambda _, ct: (2 * ct,))
+
+    def plan(columns):
+        spec = verify.Spec(name="w", fn=fn, args={"w": verify.Arg(dims="n m")}, dtypes=(), sizes={"n": (2, 2), "m": (columns, columns)})
+        return prepare_plan(spec, 3, 0, ["linearity"])
+
+    square = plan(2)
+    edit = next(edit for edit in square.edits if edit.name == "transposed")
+    assert judge_edits(replace(plan(columns), edits=square.edits), [edit])[0].status == fate

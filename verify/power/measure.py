@@ -154,12 +154,22 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
 
 
 def _stopped_by_shapes(plan: Plan, edit: Edit) -> Mutant | None:
-    for prepared in plan.cases if edit.where == "equation" else ():
-        for place in surgery.places(prepared.jaxpr):
-            if place.key == edit.target and cannot_run(edit.name, place.equation):
-                note = f"the shapes of this case forbid it: {surgery.equation_text(place.equation)}"
-                return _mutant(plan, edit, "killed", check="structure", address=prepared.case.address, note=note)
+    for prepared in plan.cases:
+        if what := _forbidden(prepared, edit):
+            note = f"the shapes of this case forbid it: {what}"
+            return _mutant(plan, edit, "killed", check="structure", address=prepared.case.address, note=note)
     return None
+
+
+def _forbidden(prepared: Prepared, edit: Edit) -> str:
+    """The equation or cotangent whose shape lets no edit move its axes; "" if there is none."""
+    if edit.where == "equation":
+        own = (place.equation for place in surgery.places(prepared.jaxpr) if place.key == edit.target)
+        return next((surgery.equation_text(equation) for equation in own if cannot_run(edit.name, equation)), "")
+    if edit.where == "cotangent" and edit.name == "transposed" and edit.target in prepared.paths:
+        own = prepared.want[prepared.paths.index(edit.target)].shape
+        return str(own) if own[-1:] != own[-2:-1] else ""
+    return ""
 
 
 def _first(made: Sequence[Prepared]) -> list[Prepared]:

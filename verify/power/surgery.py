@@ -52,25 +52,29 @@ def places(jaxpr: Any) -> list[Place]:
 
     The user's line of an equation inside of a library's `jit` is the line of the call. A line of a helper is told apart by the line that calls it. A line
     of a function inside of a function is not, so a slip in it is made in each run: in the first block of a loop, in the others, in what is left over.
+    Equations of a line are counted within a loop's body or a branch: JAX keeps so few lines of the way there that two of its runs may look the same.
     """
-    counts: dict[tuple[Lines, str], int] = {}
+    counts: dict[tuple[Lines, str, Path_], int] = {}
     found = []
-    for path, equation, lines in _visit(jaxpr, (), (), library=False):
-        which = (lines, equation.primitive.name)
+    for path, body, equation, lines in _visit(jaxpr, (), (), library=False):
+        which = (lines, equation.primitive.name, body)
         counts[which] = counts.get(which, -1) + 1
         name = CALLED_FROM.join(lines[: 1 if LOCAL in lines[0] else 2]) if lines else ""
         found.append(Place((name, equation.primitive.name, counts[which]), path, equation))
     return found
 
 
-def _visit(jaxpr: Any, path: Path_, outer: Lines, library: bool) -> Iterator[tuple[Path_, Any, Lines]]:
+def _visit(jaxpr: Any, path: Path_, outer: Lines, library: bool, body: Path_ = ()) -> Iterator[tuple[Path_, Path_, Any, Lines]]:
+    """(path, that of the loop's body or the branch that it is in, equation, lines) of each equation that holds no others."""
     for i, equation in enumerate(_compat.closed(jaxpr).jaxpr.eqns):
         source = outer if library else _lines(equation) or outer
         inner = _inner(equation)
         if not inner:
-            yield (*path, i), equation, source
+            yield (*path, i), body, equation, source
         for label, program in inner:
-            yield from _visit(program, (*path, i, label), source, library or _is_library(equation, program))
+            here = (*path, i, label)
+            own = here if equation.primitive.name in REBUILT else body
+            yield from _visit(program, here, source, library or _is_library(equation, program), own)
 
 
 def _lines(equation: Any) -> Lines:
