@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -53,18 +54,27 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def compat(session: nox.Session) -> None:
     """The fast tests on the oldest and the newest JAX, on the interpreters that are here."""
-    for python, jax in JAX.items():
-        interpreter = _interpreter(python)
-        if interpreter is None:
-            session.log(f"JAX {jax}: NOT RUN, there is no Python {python} here")
-            continue
+    folder, ready = Path(session.create_tmp()), {}
+    with ThreadPoolExecutor() as pool:  # what is installed waits for the network and the disk
+        for python, jax in JAX.items():
+            if (interpreter := _interpreter(python)) is None:
+                session.log(f"JAX {jax}: NOT RUN, there is no Python {python} here")
+            else:
+                ready[python, jax] = pool.submit(_environment, interpreter, jax, folder / f"jax-{jax.rstrip('.*')}")
+    for (python, jax), environment in ready.items():
         session.log(f"JAX {jax} on Python {python}")
-        folder = Path(session.create_tmp()) / f"jax-{jax.rstrip('.*')}"
-        subprocess.run([interpreter, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        flax = "flax<0.12" if jax.startswith("0.7") else "flax"
-        subprocess.run([*pip, f"jax=={jax}", flax, "-e", ".[test]"], check=True)
-        session.run(str(folder / "bin" / "python"), "-m", "pytest", "-n", "2", "-m", "not slow", *(session.posargs or FAST), external=True)
+        session.run(environment.result(), "-m", "pytest", "-n", "2", "-m", "not slow", *(session.posargs or FAST), external=True)
+
+
+def _environment(interpreter: str, jax: str, folder: Path) -> str:
+    """A new virtual environment with this JAX and the project; its Python."""
+    subprocess.run([interpreter, "-m", "venv", "--clear", str(folder)], check=True)
+    own = str(folder / "bin" / "python")
+    flax = "flax<0.12" if jax.startswith("0.7") else "flax"
+    subprocess.run(
+        [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"jax=={jax}", flax, "-e", ".[test]"], check=True
+    )
+    return own
 
 
 def _interpreter(python: str) -> str | None:

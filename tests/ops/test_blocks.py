@@ -15,7 +15,7 @@ from manual_vjp.ops import layer_norm, rms_norm
 from verify import Arg, Spec, run
 
 
-@pytest.mark.parametrize("block", [3, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("block", [3, pytest.param(7, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
 def test_norms_in_blocks_of_rows_pass_the_verification(name, block):
     """As `verify run` does it, at sizes where the loop has several rounds and a rest."""

@@ -30,9 +30,12 @@ def test_names_are_unique() -> None:
 
 FAILURES = 5  # failing cases, of three shapes, from which the mistake is told; users have eight
 TELLING = ("gradient", "linearity")  # that a mistake is told from, beside the checks that must see it; `benchmarks/error_rate.py` makes all
-EVERYWHERE = 12  # one entry in so many runs on every JAX version; all on the main one
-TOLD = 6  # one mistake in so many is told in every run, the others nightly: that takes eight times as long as to catch it
-BESIDE = 8  # one right rule in so many runs; `benchmarks/error_rate.py` runs all, over more cases and seeds
+EVERYWHERE = 18  # one entry in so many runs on every JAX version; all on the main one
+TOLD = 18  # one mistake in so many is told in every run, the others nightly: that takes eight times as long as to catch it
+BESIDE, ACCUSED = (
+    16,
+    3,
+)  # one right rule in so many runs, the others nightly; `benchmarks/error_rate.py` runs all, over more cases and seeds
 
 
 def entries(often: int, *rest: pytest.MarkDecorator) -> list[object]:
@@ -83,14 +86,18 @@ def passes_in_its_dtypes(spec: Spec, cases: int) -> None:
     assert judged & set(spec.dtypes) or not spec.dtypes  # which of them depends on the sizes: empty arrays are run in float64 alone
 
 
+def rules(named: Sequence[Entry] | Sequence[Spec], often: int) -> list[object]:
+    return [pytest.param(one, id=one.name, marks=[pytest.mark.nightly] if k % often else []) for k, one in enumerate(named)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", CORPUS[::BESIDE], ids=[entry.name for entry in CORPUS[::BESIDE]])
+@pytest.mark.parametrize("entry", rules(CORPUS, BESIDE))
 def test_right_rule_beside_it_passes(entry: Entry) -> None:
     passes_in_its_dtypes(entry.right, min(entry.cases or ENOUGH, ENOUGH))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", RIGHT, ids=[spec.name for spec in RIGHT])
+@pytest.mark.parametrize("spec", rules(RIGHT, ACCUSED))
 def test_right_rule_that_is_easily_accused_passes(spec: Spec) -> None:
     verdict = run(spec, cases=18)
     assert verdict.status is Status.PASS, str(verdict)

@@ -53,6 +53,9 @@ POLYNOMIAL = verify.Spec(  # x^2 + x, with a term that is nothing and a conditio
 )
 
 
+together = pytest.mark.xdist_group("power")  # they look at one measurement
+
+
 @pytest.fixture(scope="module")
 def measured():
     plan = prepare_plan(LINEAR, 24, 0, None)  # bfloat16 comes first at the tenth, sizes above 8 after that
@@ -64,6 +67,7 @@ def caught(power):
     return {mutant.edit for mutant in power.killed}
 
 
+@together
 def test_mistakes_in_a_plain_rule_are_caught(measured):
     assert measured.survivors == () and bool(measured), str(measured)
     assert measured.kill_rate == 1 and len(measured.killed) > 50
@@ -78,12 +82,14 @@ def test_mistakes_in_a_plain_rule_are_caught(measured):
     assert all(mutant.address.startswith("plain_linear/0/") and mutant.check for mutant in measured.killed)
 
 
+@together
 def test_the_users_line_is_shown(measured):
     where = next(mutant for mutant in measured.mutants if mutant.edit == "mean instead of sum")
     assert "test_power.py:" in where.source and where.code == "return ct @ w.T, x.T @ ct, ct.sum(0)"
     assert where.equation.startswith("float64[") and "reduce_sum(" in where.equation
 
 
+@together
 def test_the_smallest_error_caught_in_each_dtype(measured):
     smallest = measured.smallest_caught
     assert smallest["float64"] <= 1e-8
@@ -97,6 +103,7 @@ def test_a_rounded_cotangent():
     assert mutant.status == "killed"
 
 
+@together
 def test_renderings(measured):
     assert f"{len(measured.killed)} of {len(measured.killed) + len(measured.survivors)} mistakes caught" in str(measured)
     (operation,) = json.loads(render_json([measured], {}))["operations"]
