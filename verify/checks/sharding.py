@@ -23,7 +23,7 @@ inside `jax.shard_map` at all although its primal and its reference can. Compare
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -31,18 +31,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from verify import devices, programs, tolerance
+from verify import devices, programs
 from verify._compat import enable_x64
 from verify.batching import BLAME, shares_outputs
 from verify.checks.compare import compare, failed
 from verify.checks.effort import small
+from verify.checks.shards import Setting, estimate_of, setting_of
 from verify.checks.structure import user_line
-from verify.noise import jittered, rounding_noise
 from verify.observation import Observation
 from verify.oracles.agreement import contradiction
-from verify.oracles.autodiff import at_kink, coarsest
+from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
-from verify.values import cast
 
 CODE, NAME, TITLE = "V019", "sharding", "the rule is right inside shard_map, and under jit on several devices"
 INDICES = (1, 9)  # the first argument differs from device to device; then all others do
@@ -60,89 +59,13 @@ def judge(observation: Observation) -> list[Finding]:
     if at_kink(observation):
         return [_skip(observation, "the inputs lie on a kink, where many gradients are right")]
     with enable_x64(not observation.no_float64):
-        setting = _setting(observation)
-        estimate = _estimate(observation, setting)
+        first = observation.case.index != INDICES[1]
+        setting = setting_of(observation, tuple((leaf == 0) == first for leaf in range(len(observation.diff))))
+        estimate = estimate_of(observation, setting)
         findings = _inside(observation, setting, estimate)
         if observation.case.index == INDICES[1] or failed(findings):
             return findings
         return findings + _split_inputs(observation, setting, estimate)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One example for each device: which arguments have one each (`split`; the others are the same on all), and their values in float64."""
-
-    split: tuple[bool, ...]
-    diff: list[np.ndarray]
-    cts: list[np.ndarray]
-    dtypes: tuple[str, ...]
-    keys: tuple[Any, ...]  # per array in `rest`: the implementation of a PRNG key, or None
-    rest: list[np.ndarray]
-
-    @property
-    def arrays(self) -> list[np.ndarray]:
-        return [*cast(self.diff, self.dtypes), *self.rest, *self.cts]
-
-    @property
-    def all_split(self) -> list[bool]:
-        return [*self.split, *(False for _ in self.rest), *(True for _ in self.cts)]
-
-    def unpack(self, arrays: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """diff, rest and cts as the function takes them."""
-        count, middle = len(self.diff), len(self.diff) + len(self.rest)
-        rest = [
-            leaf if key is None else jax.random.wrap_key_data(leaf, impl=key)
-            for leaf, key in zip(arrays[count:middle], self.keys, strict=True)
-        ]
-        return list(arrays[:count]), rest, list(arrays[middle:])
-
-
-def _setting(observation: Observation) -> Setting:
-    rng = observation.case.rng("sharding")
-    first = observation.case.index != INDICES[1]
-    split = tuple((leaf == 0) == first for leaf in range(len(observation.diff)))
-
-    def stacked(values: np.ndarray) -> np.ndarray:
-        others = [rng.permutation(values.reshape(-1)).reshape(values.shape) for _ in range(devices.COUNT - 1)]
-        return np.stack([values, *others])
-
-    is_key = [isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in observation.rest]
-    return Setting(
-        split=split,
-        diff=[stacked(values) if on else values for values, on in zip(observation.diff, split, strict=True)],
-        cts=[stacked(ct) for ct in observation.cts["base"]],
-        dtypes=observation.measured[0].dtypes,
-        keys=tuple(jax.random.key_impl(leaf) if key else None for leaf, key in zip(observation.rest, is_key, strict=True)),
-        rest=[np.asarray(jax.random.key_data(leaf) if key else leaf) for leaf, key in zip(observation.rest, is_key, strict=True)],
-    )
-
-
-def _estimate(observation: Observation, setting: Setting) -> Estimate:
-    """The reference, one example at a time: stacked for arguments that are split, summed for the others. Noise is measured on each example."""
-    program, measured = observation.exact_program, observation.measured[0]
-    assert program is not None
-    dtype = coarsest(observation, measured)
-    wants, noises = [], []
-    for k in range(devices.COUNT):
-        diff = [values[k] if on else values for values, on in zip(setting.diff, setting.split, strict=True)]
-        cts = [ct[k] for ct in setting.cts]
-        base = program(diff, observation.rest, cts)
-        moved = [
-            jittered(program, observation.case, j, observation.reference_limit, diff, observation.rest, cts)
-            for j in range(tolerance.JITTERS)
-        ]
-        wants.append(base["reference"])
-        noises.append(rounding_noise(base, moved))
-    values, errors = [], []
-    for leaf, on in enumerate(setting.split):
-        known = measured.noise[leaf]
-        level = float(np.max(known[np.isfinite(known)], initial=0.0))
-        scale = observation.scale(leaf)
-        bounds = [tolerance.noise_bound(w[leaf], np.maximum(n[leaf], level), scale, dtype) for w, n in zip(wants, noises, strict=True)]
-        each = [w[leaf] for w in wants]
-        values.append(np.stack(each) if on else np.sum(each, axis=0))
-        errors.append(np.stack(bounds) if on else np.sum(bounds, axis=0))
-    return Estimate(value=tuple(values), error=tuple(errors))
 
 
 Function = Callable[[Sequence[Any], Sequence[Any]], list[Any]]  # (diff, rest) -> outputs

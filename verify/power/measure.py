@@ -167,8 +167,8 @@ def _forbidden(prepared: Prepared, edit: Edit) -> str:
         own = (place.equation for place in surgery.places(prepared.jaxpr) if place.key == edit.target)
         return next((surgery.equation_text(equation) for equation in own if cannot_run(edit.name, equation)), "")
     if edit.where == "cotangent" and edit.name == "transposed" and edit.target in prepared.paths:
-        own = prepared.want[prepared.paths.index(edit.target)].shape
-        return str(own) if own[-1:] != own[-2:-1] else ""
+        shape = prepared.want[prepared.paths.index(edit.target)].shape
+        return str(shape) if shape[-1:] != shape[-2:-1] else ""
     return ""
 
 
