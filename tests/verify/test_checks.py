@@ -306,3 +306,22 @@ def test_an_argument_that_is_minus_infinity_leaves_the_others_judged():
     assert (right := check_arrays(of(1.0), x, initial)).status is Status.PASS, str(right)
     assert all(finding.comparisons for finding in right.findings if finding.check == "gradient")
     assert check_arrays(of(1.0 + 1e-8), x, initial).status is Status.FAIL
+
+
+def test_without_jit_too_a_point_that_stands_alone_has_more_than_one_right_gradient():
+    """The sign of a QR factor of one column is another one where the column is along the axis than everywhere beside it, and with it that of its gradient."""
+
+    def direction(b):
+        return jnp.linalg.qr(b + jnp.eye(*b.shape, dtype=b.dtype))[0]
+
+    def of(factor):
+        def backward(b, ct):
+            q, r = jnp.linalg.qr(b + jnp.eye(*b.shape, dtype=b.dtype))
+            m = -ct.T @ q
+            return (factor(ct) * jax.scipy.linalg.solve_triangular(r, (ct + q @ (jnp.tril(m) + jnp.tril(m, -1).T)).T).T,)
+
+        return rule(direction, lambda b: (direction(b), b), backward)
+
+    right, wrong = of(lambda ct: 1.0), of(lambda ct: 1.0 if isinstance(ct, jax.core.Tracer) else 2.0)
+    assert (verdict := check_arrays(right, jnp.zeros((2, 1)))).status is Status.PASS, str(verdict)
+    assert check_arrays(wrong, jnp.array([[0.0], [0.5]]), checks=["jit"]).status is Status.FAIL

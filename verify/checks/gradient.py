@@ -7,9 +7,10 @@ the rule rounds in float32, bfloat16 and float16 is another question, see `preci
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
-from verify.checks.compare import compare, failed
+from verify.checks.compare import compare_twice
 from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
@@ -32,13 +33,8 @@ def judge(observation: Observation) -> list[Finding]:
         return [Finding(check=NAME, status=Status.INCONCLUSIVE, message=message, address=address)]
     measured = observation.measured[0]  # float64, or what the function itself computes in
 
-    def compared(rough: bool) -> list[Finding]:
-        want = autodiff.gradient(observation, measured, rough)
-        return compare(NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], want, measured.dtype, address)
-
-    findings = compared(rough=False)
-    if failed(findings):
-        findings = compared(rough=True)
+    want = functools.partial(autodiff.gradient, observation, measured)
+    findings = compare_twice(NAME, "the cotangent of", call.names, measured.runs["base"]["rule"], want, measured.dtype, address)
     unclear = any(finding.status is Status.INCONCLUSIVE for finding in findings)
     if not (unclear and autodiff.at_kink(observation)):
         return findings

@@ -5,12 +5,14 @@ Everything else here runs compiled. Python that looks at values, or keeps them b
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 
 from verify import engine, programs
 from verify._compat import enable_x64
-from verify.checks.compare import compare
+from verify.checks.compare import compare_twice
 from verify.checks.structure import user_line
 from verify.observation import Observation
 from verify.oracles import autodiff
@@ -41,5 +43,5 @@ def judge(observation: Observation) -> list[Finding]:
     except Exception as error:
         message = f"without jit the rule raises {type(error).__name__} at {user_line(error)}: {' '.join(str(error).split())[:300]}"
         return [Finding(check=NAME, status=Status.FAIL, message=message, address=address)]
-    estimate = autodiff.gradient(observation, observation.measured[0])
-    return compare(NAME, "without jit, the cotangent of", call.names, gradient, estimate, "float64", address)
+    want = functools.partial(autodiff.gradient, observation, observation.measured[0])
+    return compare_twice(NAME, "without jit, the cotangent of", call.names, gradient, want, "float64", address)

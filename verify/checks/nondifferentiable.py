@@ -18,6 +18,7 @@ Compared with the reference in float64, or in the dtype that the rule computes i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify import engine, programs
-from verify.checks.compare import compare, failed
+from verify.checks.compare import compare, compare_twice, failed
 from verify.checks.effort import small
 from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
@@ -69,8 +70,8 @@ def _with_all_leaves(observation: Observation) -> list[Finding]:
         return [Finding(check=NAME, status=Status.FAIL, message=message, address=observation.case.address)]
     measured = observation.measured[0]
     what = "differentiated with respect to all arguments, integers too, the cotangent of"
-    estimate = autodiff.gradient(observation, measured)
-    return compare(NAME, what, observation.call.names, program(*inputs), estimate, measured.dtype, observation.case.address)
+    want = functools.partial(autodiff.gradient, observation, measured)
+    return compare_twice(NAME, what, observation.call.names, program(*inputs), want, measured.dtype, observation.case.address)
 
 
 def _every(run: Run, types: list[str] | None = None) -> Gradient:

@@ -7,11 +7,12 @@ invisible in float64.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 
-from verify.checks.compare import compare, failed
+from verify.checks.compare import compare_twice, failed
 from verify.observation import Measured, Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
@@ -40,14 +41,10 @@ def judge(observation: Observation) -> list[Finding]:
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
     found = []
     for measured in observation.measured[1:]:
-        got, want = measured.runs["base"]["rule"], _want(observation, measured)
-        findings = compare(NAME, "the cotangent of", call.names, got, want, measured.dtype, case.address)
-        if failed(findings):
-            findings = compare(
-                NAME, "the cotangent of", call.names, got, _want(observation, measured, rough=True), measured.dtype, case.address
-            )
+        got, want = measured.runs["base"]["rule"], functools.partial(_want, observation, measured)
+        findings = compare_twice(NAME, "the cotangent of", call.names, got, want, measured.dtype, case.address)
         if not failed(findings) and not case.stress:
-            findings = findings + _common_factor(observation, measured, want)
+            findings = findings + _common_factor(observation, measured, want())
         found += [_in_units(finding, observation, measured) for finding in findings]
     return found
 

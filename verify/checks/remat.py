@@ -6,11 +6,13 @@ a random number drawn anew, or a residual that is no array shows here.
 
 from __future__ import annotations
 
+import functools
+
 from verify import transforms
 from verify.checks.transformed import judge_program, takes_turn, unjudged
 from verify.observation import Observation
 from verify.oracles import autodiff
-from verify.records import Estimate, Finding
+from verify.records import Finding
 
 CODE, NAME, TITLE = "V018", "remat", "the rule is right under jax.checkpoint"
 EVERY, OFFSET = 16, 15
@@ -23,10 +25,7 @@ def applies(observation: Observation) -> bool:
 def judge(observation: Observation) -> list[Finding]:
     if reason := unjudged(NAME, observation):
         return reason
-
-    def want(rough: bool) -> Estimate:
-        return autodiff.gradient(observation, observation.measured[0], rough)
-
+    want = functools.partial(autodiff.gradient, observation, observation.measured[0])
     inputs = (observation.diff, observation.rest, observation.cts["base"])
     return judge_program(
         NAME, observation, "under jax.checkpoint,", transforms.gradient_of_checkpoint, inputs, observation.call.names, want, again=True

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from verify import engine, programs, transforms
-from verify.checks.compare import compare, failed
+from verify.checks.compare import compare, compare_twice, failed
 from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
@@ -142,10 +142,7 @@ def judge_program(
         return [Finding(check=name, status=Status.FAIL, message=message, address=address, dtype=observation.measured[0].dtype)]
     got = program(*inputs)
     add_seconds(observation.seconds, program.seconds)
-    found: list[Finding] = []
-    for rough in (False, True):
-        if not rough or failed(found):
-            found = compare(name, f"{what} the cotangent of", names, got, want(rough), observation.measured[0].dtype, address)
+    found = compare_twice(name, f"{what} the cotangent of", names, got, want, observation.measured[0].dtype, address)
     if some is not None and failed(found) and some.plain_is_wrong(observation):
         found = [replace(finding, message=finding.message + PLAIN) if finding.status is Status.FAIL else finding for finding in found]
     return [replace(finding, status=Status.SKIP) if finding.status is Status.INCONCLUSIVE else finding for finding in found]
