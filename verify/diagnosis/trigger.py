@@ -29,6 +29,7 @@ CHANCE = 0.05  # of all failing cases to have one value of an option by luck
 SEVERAL = 3  # failing cases that share several options, before these are blamed
 WAYS = 15  # of choosing the passing sizes among all, where there are two of them only
 BY_LUCK = 1e-4  # of a number to separate all failing cases from all passing ones
+BY_PARITY = 0.005  # the same of all failing cases to have an even size: eight of them are enough
 RELATED = 8  # different sizes, failing and passing ones together, before a relation of two of them is blamed
 SHAPES = 3  # different sizes that pass, before one of them is blamed: where all of them are 1, any of them could be
 
@@ -47,7 +48,7 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
         for words, holds in _conditions(failing, some) if len(some) >= ENOUGH else ():
             if all(map(holds, failing)) and not any(map(holds, some)):
                 return f"it is wrong only {words} ({len(failing)} failing and {len(some)} passing cases{which} agree)"
-    return _together(failing, passing) or _together(failing, ordinary) or _option(cases)
+    return _together(failing, passing) or _together(failing, ordinary) or _shared(cases)
 
 
 def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
@@ -69,15 +70,27 @@ def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
     return f"it is wrong only {', '.join(most)} and {last} ({len(failing)} failing and {len(passing)} passing cases agree)"
 
 
-def _option(cases: Sequence[tuple[Case, bool]]) -> str | None:
-    """Options that every failing case has, though some passing ones have them, too: the mistake needs more than these to show."""
+def _shared(cases: Sequence[tuple[Case, bool]]) -> str | None:
+    """Options, large sizes, even and odd ones that every failing case has, though some passing ones have them, too: the mistake needs more than these to show."""
     drawn = [(case, failed) for case, failed in cases if not case.resized]  # smaller cases keep the options of the one they come from
     failing = [case for case, failed in drawn if failed]
-    shared = []
-    for name, value in failing[0].options.items() if failing else ():
-        share = sum(repr(case.options.get(name)) == repr(value) for case, _ in drawn) / len(drawn)
-        if share ** len(failing) < CHANCE and all(repr(case.options.get(name)) == repr(value) for case in failing):
-            shared.append(f"{name}={value!r}")
+    if not failing:
+        return None
+
+    def luck(holds: Callable[[Case], bool]) -> float:
+        return (sum(holds(case) for case, _ in drawn) / len(drawn)) ** len(failing) if all(map(holds, failing)) else 1.0
+
+    def has(name: str, value: object) -> Callable[[Case], bool]:
+        return lambda case: repr(case.options.get(name)) == repr(value)
+
+    shared = [f"{name}={value!r}" for name, value in failing[0].options.items() if luck(has(name, value)) < CHANCE]
+    for name in failing[0].sizes:
+        lowest = min(_number(case, name) for case in failing)
+        if luck(lambda case, name=name, lowest=lowest: _number(case, name) >= lowest) < BY_LUCK:
+            shared.append(f"{name} >= {lowest}")
+        for words, rest in (("even", 0), ("odd", 1)):
+            if luck(lambda case, name=name, rest=rest: _number(case, name) % 2 == rest) < BY_PARITY:
+                shared.append(f"an {words} {name}")
     return f"all {len(failing)} failing cases have {' and '.join(shared)}" if shared else None
 
 

@@ -1,0 +1,50 @@
+"""What the failing cases share, where a mistake needs more than that to show."""
+
+from collections.abc import Callable
+
+import jax
+import pytest
+
+from verify import Arg, Spec
+from verify.cases import Case, draw
+from verify.diagnosis.trigger import trigger
+
+SPEC = Spec(
+    name="windowed",
+    fn=jax.custom_vjp(lambda x, mode: x),
+    args={"x": Arg(dims="n m")},
+    sizes={"n": (1, 130), "m": (1, 20)},
+    options={"mode": ("same", "full", "valid")},
+    dtypes=(),
+)
+
+
+def told(fails: Callable[[Case], bool], most: int = 8) -> str | None:
+    """As a run tells it: up to eight failing cases, and those that passed before."""
+    cases, failures = [], 0
+    for case in draw(SPEC, 0, range(104)):
+        cases.append((case, fails(case)))
+        if (failures := failures + cases[-1][1]) == most:
+            break
+    return trigger(cases)
+
+
+def hidden(case: Case) -> bool:
+    """A third thing that the mistake needs."""
+    return case.index % 3 != 0
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        (lambda case: case.options["mode"] == "same" and case.sizes["m"] % 2 == 0, "all 8 failing cases have mode='same' and an even m"),
+        (
+            lambda case: case.options["mode"] == "full" and case.sizes["m"] % 2 == 1,
+            "all 8 failing cases have mode='full'",
+        ),  # most sizes are odd
+        (lambda case: case.sizes["n"] > 64, "all 8 failing cases have n >= 65"),
+        (lambda case: True, None),
+    ],
+)
+def test_what_failing_cases_share_is_told_though_some_passing_ones_share_it(fails, said):
+    assert told(lambda case: hidden(case) and fails(case)) == said
