@@ -81,12 +81,13 @@ def backward(cell: Cell, walk: Walk, residuals: Residuals, cts: tuple[Array, Sta
 
     def block(carry, place, size):
         state_ct, x_ct, (w_x_ct, w_h_ct, b_ct, b_h_ct) = carry
-        alive = walk.alive(wide.lengths, place, size)
+        around = walk.alive(wide.lengths, place - 1, size + 1)
+        earlier, alive = (None, None) if around is None else (around[0], around[1:])
         start = tuple(take(part, walk.number(place), 1)[0] for part in starts)
         if hs is None:
             _, after = _steps(cell, walk, wide, start, place, size)
         else:
-            after, start = walk.take(hs, place, size), (_h_before(walk, wide, hs, place), *start)
+            after, start = walk.take(hs, place, size), (_h_before(walk, wide, hs, place, earlier), *start)
         before = jnp.concatenate([start[0][None], where(None if alive is None else alive[:-1], after[:-1], start[0])])
         x = _inputs(walk, wide, alive, place, size)
         slopes = cell.slopes(lambda: (_plus(x @ wide.w_x, wide.b), _plus(before @ wide.w_h, wide.b_h)), start[1:], before, after, alive)
@@ -117,12 +118,10 @@ def _inputs(walk: Walk, wide: Arrays, alive: Array | None, place: Any, size: int
     return where(alive, walk.take(wide.x, place, size).astype(wide.compute), 0)
 
 
-def _h_before(walk: Walk, wide: Arrays, hs: Array, place: Any) -> Array:
-    """h before the step at `place`: the first one, until a step was alive."""
+def _h_before(walk: Walk, wide: Arrays, hs: Array, place: Any, alive: Array | None) -> Array:
+    """h before the step at `place`: the first one, until a step was alive. `alive`: where the step before it was, if there is one."""
     first = jnp.zeros((), hs.dtype) if wide.state[0] is None else wide.state[0]
-    earlier = jnp.maximum(place - 1, 0)
-    alive = walk.alive(wide.lengths, earlier, 1)
-    return jnp.where((place > 0) & (True if alive is None else alive[0]), walk.take(hs, earlier, 1)[0], first)
+    return jnp.where((place > 0) & (True if alive is None else alive), walk.take(hs, jnp.maximum(place - 1, 0), 1)[0], first)
 
 
 def _plus(product: Array, b: Array | None) -> Array:

@@ -150,10 +150,10 @@ def over_batch(rule: Callable[[Arrays], tuple[Array, State]], arrays: Arrays) ->
 
 
 def some_lengths(rng: np.random.Generator, sizes: Mapping[str, Any], dtype: str) -> np.ndarray:
-    """For the specs: nothing of a sequence, some or all of it, and half of the time all but a few, so that a block of steps holds the end."""
+    """For the specs: nothing of a sequence, some or all of it; all but a few steps, so that a block of steps holds the end; or blocks of 3, whole ones."""
     length, shape = sizes["T"], sizes["batch"]
-    near_end = rng.integers(2, size=shape) == 1
-    return np.where(near_end, np.maximum(length - rng.integers(3, size=shape), 0), rng.integers(0, length + 1, size=shape))
+    anywhere, near_end = rng.integers(0, length + 1, size=shape), np.maximum(length - rng.integers(3, size=shape), 0)
+    return np.choose(rng.integers(3, size=shape), [anywhere, near_end, anywhere // 3 * 3])
 
 
 def plain(
