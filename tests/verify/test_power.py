@@ -373,6 +373,20 @@ def test_a_transpose_that_the_shapes_of_a_case_forbid_is_caught_there():
     assert not any(edits.cannot_run(move, alike.eqns[0]) for move in moves)
 
 
+def test_what_changes_nothing_in_a_few_inputs_is_looked_for_in_more():
+    """No row of these is longer than 64; so what is done to elements beyond is no mistake yet."""
+    fn = rule(lambda x: 2.0 * x, lambda x: (2.0 * x, None), lambda _, ct: (2.0 * ct,))
+    spec = verify.Spec(name="double", fn=fn, args={"x": verify.Arg(dims="n")}, dtypes=(), sizes={"n": (1, 70)})
+    plan = prepare_plan(spec, 6, 0, None)
+    edit = Edit("cotangent", "[0]", f"zeroed from index {ends.TAIL} on")
+    short = tuple(prepared for prepared in (*plan.cases, *plan.pool) if edit not in prepared.fits)
+    long = next(prepared for prepared in plan.pool if edit in prepared.fits)
+
+    few = replace(plan, cases=short[:6], pool=short, more=lambda: iter([long]), edits={edit: ("", "")})
+    assert judge_edits(few, [edit])[0].status == "survived"
+    assert judge_edits(replace(few, more=lambda: iter(short)), [edit])[0].status == "equivalent"
+
+
 @pytest.mark.parametrize(("columns", "fate"), [(2, "survived"), (3, "killed")])
 def test_a_transposed_cotangent_that_the_shapes_of_a_case_forbid_is_caught_there(columns, fate):
     """Linearity alone does not see a transpose; the shapes of a case do, if they are not square."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -20,6 +21,7 @@ from verify.spec import Spec, SpecError
 CHEAP = 2  # cases in float64 to judge before one in each of the users' dtypes, which is compiled
 TOGETHER = 12  # cases that are compared before the most telling of them are judged
 ENOUGH = 8  # failing to fail in so many cases that the edit changes is survival; a longer run might still catch it, so this errs to its disfavour
+ENOUGH_INPUTS = 24  # in which an edit is made and changes nothing, before it is called none
 WHOSE = {"residual": "a residual", "upstream": "the incoming cotangent", "cotangent": "a cotangent"}
 
 
@@ -141,9 +143,8 @@ def _judged(plan: Plan, edit: Edit) -> Mutant:
     changed = sum(size > 0 for size in sizes.values())
     if not changed and (mutant := _stopped_by_shapes(plan, edit)):
         return mutant
-    noticed = None if changed else _noticed(plan.pool, edit)
+    noticed, count = (None, 0) if changed else _noticed(plan, edit, len(made))
     if not changed and noticed is None:
-        count = len(made) + sum(edit in prepared.fits for prepared in plan.pool)
         return _mutant(plan, edit, "equivalent", note=f"no cotangent changes in {count} inputs where it is made")
     note = f"a cotangent changes in {changed} of {len(sizes)} cases; {len(tried)} of these were judged"
     if noticed is not None:
@@ -178,8 +179,17 @@ def _first(made: Sequence[Prepared]) -> list[Prepared]:
     return exact + list({prepared.case.dtype: prepared for prepared in reversed(made) if prepared.case.dtype != "float64"}.values())[::-1]
 
 
-def _noticed(pool: Sequence[Prepared], edit: Edit) -> Prepared | None:
-    return next((prepared for prepared in pool if difference(prepared, edit)), None)
+def _noticed(plan: Plan, edit: Edit, count: int) -> tuple[Prepared | None, int]:
+    """An input of the pool in which the edit changes a cotangent, if there is one; and in how many it was made, beside `count`."""
+    for inputs, enough in ((plan.pool, math.inf), (plan.more(), ENOUGH_INPUTS)):
+        for prepared in inputs:
+            if count >= enough:
+                break
+            if edit in prepared.fits:
+                count += 1
+                if difference(prepared, edit):
+                    return prepared, count
+    return None, count
 
 
 def _mutant(plan: Plan, edit: Edit, status: str, **more: object) -> Mutant:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -19,18 +20,21 @@ from verify.runner import case_count, judge
 from verify.spec import Spec, SpecError
 
 POOL = 96  # inputs that tell whether an edit is a mistake at all: two periods of the drawn sizes and values
+MOST = 4 * POOL  # the same for an edit that is made in few of them: large arrays of an optional argument, say
 POOL_SEED = 0x5EED  # the pool's draws differ from those of every seed that people use
 FEW = 4  # elements of all arguments together: below, everything looks alike
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """cases: of the verification, those that tell most for their cost first; pool: other inputs; edits: with (equation, source) of each."""
+    """cases: of the verification, those that tell most for their cost first; pool: other inputs, and more of them when asked for; edits: with (equation, source)
+    of each."""
 
     spec: Spec
     selected: tuple[ModuleType, ...]
     cases: tuple[Prepared, ...]
     pool: tuple[Prepared, ...]
+    more: Callable[[], Iterator[Prepared]]
     edits: dict[Edit, tuple[str, str]]
 
 
@@ -39,24 +43,53 @@ def prepare_plan(spec: Spec, cases: int | None, seed: int, checks: Sequence[str]
     jax.clear_caches()  # functions that the verification has traced already carry the lines of whoever called them then
     drawn = sorted(draw(spec, seed, range(case_count(cases, seed))), key=_cost)
     others = sorted(draw(replace(spec, dtypes=()), seed ^ POOL_SEED, range(POOL)), key=_cost)
-    mine, pool = _prepared(spec, drawn), _prepared(spec, others)
+    mine, pool = tuple(_prepared(spec, drawn)), tuple(_prepared(spec, others))
+    for kind, done in ((drawn, mine), (others, pool)):
+        if not done:
+            raise SpecError(
+                f"{spec.name}: its backward cannot be traced in float64, so it cannot be broken on purpose: {_trouble(spec, kind[0])}"
+            )
+    further = (case for case in draw(replace(spec, dtypes=()), seed ^ POOL_SEED, range(POOL, MOST)))
     found: dict[Edit, tuple[str, str]] = {}
     for prepared in (*mine, *pool):
         for edit, made_on in prepared.fits.items():
             found.setdefault(edit, made_on)
-    return Plan(spec=spec, selected=all_checks.select(list(checks) if checks is not None else None), cases=mine, pool=pool, edits=found)
+    return Plan(
+        spec=spec,
+        selected=all_checks.select(list(checks) if checks is not None else None),
+        cases=mine,
+        pool=pool,
+        more=_remembered(_prepared(spec, further)),
+        edits=found,
+    )
 
 
-def _prepared(spec: Spec, cases: Sequence[Case]) -> tuple[Prepared, ...]:
-    done, trouble = [], None
+def _prepared(spec: Spec, cases: Iterable[Case]) -> Iterator[Prepared]:
+    """Those of the cases whose backward can be traced."""
     for case in cases:
-        try:
-            done.append(prepare(spec, case))
-        except StageError as error:
-            trouble = error
-    if trouble is not None and not done:
-        raise SpecError(f"{spec.name}: its backward cannot be traced in float64, so it cannot be broken on purpose: {str(trouble)[:300]}")
-    return tuple(done)
+        with contextlib.suppress(StageError):
+            yield prepare(spec, case)
+
+
+def _trouble(spec: Spec, case: Case) -> str:
+    try:
+        prepare(spec, case)
+    except StageError as error:
+        return str(error)[:300]
+    return ""
+
+
+def _remembered(source: Iterator[Prepared]) -> Callable[[], Iterator[Prepared]]:
+    """Go through it any number of times; each is made once, and only when somebody gets so far."""
+    made: list[Prepared] = []
+
+    def again() -> Iterator[Prepared]:
+        yield from made
+        for one in source:
+            made.append(one)
+            yield one
+
+    return again
 
 
 def _cost(case: Case) -> tuple[bool, bool, int]:
