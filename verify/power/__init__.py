@@ -6,5 +6,5 @@ surgery.py   a traced backward run again with one equation changed, and where ea
 mutant.py    a function with the primal of the user's and a broken derivative
 screen.py    whether an edit changes any cotangent at all, in float64, on given inputs
 ladder.py    the smallest relative error that is caught in each dtype
-measure.py   all of it on one spec; parallel.py: in several processes
+measure.py   all of it on one spec; parallel.py: in several processes; command.py: on the command line
 """
