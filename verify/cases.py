@@ -28,6 +28,7 @@ SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a 
 OPTIONS_FIRST = (
     16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
 )
+BLOCK = 64  # beyond it an axis is long: kernels have their edges there
 LONGEST, LONG_UNSAID = 2048, 512  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
@@ -148,8 +149,19 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             chosen = override(spec, {**chosen}, sizes, plain, variadic)
             if not admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
-        options, absent = next((options, absent) for options, absent in in_turn(index) if belong(spec, chosen, options))
+        fitting = [(options, absent) for options, absent in in_turn(index) if belong(spec, chosen, options)]
+        along = _along_long_axes(shapes, chosen) if index % 2 == 0 else frozenset()
+        options, absent = next((one for one in fitting if not one[1] & along), fitting[0])
         yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None, long=long is not None)
+
+
+def _along_long_axes(shapes: Mapping[str, Sequence[Dim]], sizes: Sizes) -> frozenset[str]:
+    """Arguments that may be stretched along an axis that is long here, such as a bias or a mask: in every other case they are given, and in full."""
+    return frozenset(
+        path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
+        for path, dims in shapes.items()
+        if any(dim.may_be_one and count(size) > BLOCK for dim in dims for size in dim.size(sizes))
+    )
 
 
 def _next(spec: Spec, drawn: Iterator[Sizes]) -> Sizes:
@@ -200,7 +212,7 @@ def _draw_case(
         domains.append(None if user is None else (arg.dtype, *drawn_from, kinks_of(path)))
         if "int" in arg.dtype and arg.low is arg.high is None and not arg.sample:
             arg = replace(arg, low=0, high=indices)
-        shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng))
+        shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng, full=index % 2 == 0))
         if math.prod(shape) > LARGEST:
             raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")
         return draw_values(rng, arg, shape, sizes, style, user or arg.dtype, kinks_of(path), scale, one_signed=long)
@@ -259,8 +271,9 @@ def _user_dtype(arg: Arg, dtype: str, position: int) -> str | None:
     return USER_DTYPES[position % len(USER_DTYPES)] if dtype == "mixed" else dtype
 
 
-def _broadcast(dim: Dim, sizes: Sizes, rng: np.random.Generator) -> tuple[int, ...]:
-    return tuple(1 if dim.may_be_one and rng.integers(3) == 0 else size for size in dim.size(sizes))
+def _broadcast(dim: Dim, sizes: Sizes, rng: np.random.Generator, full: bool) -> tuple[int, ...]:
+    """The sizes along a dimension, in a third of the draws 1 where that is allowed. `full`: a long one is never 1."""
+    return tuple(1 if dim.may_be_one and rng.integers(3) == 0 and not (full and size > BLOCK) else size for size in dim.size(sizes))
 
 
 def arg_leaves(described: Mapping[str, Any]) -> list[tuple[str, Arg]]:
