@@ -185,6 +185,33 @@ def in_tiles(last_row):
     return backward
 
 
+def biased(x, bias, causal, window, scale):
+    """Rows of scores with a bias that may be stretched, summed where they are allowed."""
+    return jnp.where(_allowed(x, causal, window), jnp.tanh(scale * x if bias is None else scale * x + bias), 0).sum(-1)
+
+
+def _allowed(x, causal, window):
+    row, column = jnp.arange(x.shape[0])[:, None], jnp.arange(x.shape[1])
+    allowed = row >= column if causal else row >= 0
+    return allowed if window is None else allowed & (abs(row - column) <= window)
+
+
+def biased_backward(columns):
+    """`columns(n)`: up to which of the n columns of a bias its cotangent is written."""
+
+    def backward(causal, window, scale, residuals, ct):
+        x, bias = residuals
+        slope = 1 - jnp.tanh(scale * x if bias is None else scale * x + bias) ** 2
+        own = jnp.where(_allowed(x, causal, window), ct[:, None] * slope, 0)
+        if bias is None:
+            return scale * own, None
+        stretched = tuple(axis for axis in (0, 1) if bias.shape[axis] < x.shape[axis])
+        total = own.sum(stretched, keepdims=True)
+        return scale * own, jnp.where(jnp.arange(bias.shape[1]) < columns(bias.shape[1]), total, 0)
+
+    return backward
+
+
 WEIGHED = {"x": Arg(dims="n d"), "w": Arg(dims="d")}
 
 
@@ -207,5 +234,8 @@ ENTRIES = (
           "gradient", trigger=True),
     entry("second-tile-of-both", "block", interact, interact_forward, in_tiles(lambda i, j: 0 if j else i), in_tiles(lambda i, j: i),
           {"x": Arg(dims="n"), "y": Arg(dims="m")}, "gradient", trigger=True),
+    entry("bias-of-one-block", "block", biased, lambda x, bias, *static: (biased(x, bias, *static), (x, bias)), biased_backward(lambda n: 64),
+          biased_backward(lambda n: n), {"x": Arg(dims="t s"), "bias": Arg(dims="#t #s", optional=True)}, "gradient", static=(2, 3, 4),
+          options={"causal": (False, True), "window": (None, 3, 70), "scale": (1.0, 0.5)}, trigger=True),
     entry("powers-of-two-only", "block", half_sum, lambda x: (half_sum(x), x), tree_reduced, lambda x, ct: (ct * x,), argument(), "gradient", trigger=True),
 )  # fmt: skip

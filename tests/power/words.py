@@ -111,6 +111,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "mean-over-batch-alone": ("of x: it is the right one times d", "failing cases have reduction='mean'"),
     "dropout-not-rescaled": ("of x: it is the right one times 1 - rate",),
     # block_rules
+    "bias-of-one-block": ("of bias: it is wrong only from index 64 of axis 1 on",),
     "tail-of-8-dropped": ("of w: it counts only the first 8 of the 11 entries",),
     "tail-dropped-past-32": ("of w: it counts only the first", "only when n is no multiple of 32, and above 32"),
     "first-block-of-128-only": ("of w: it counts only the first 128 of the", "only when n >= 129"),
