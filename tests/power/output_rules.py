@@ -147,6 +147,28 @@ def unfrozen_backward(residuals, ct):
     return dense(ct) @ w.T, x.T @ dense(ct)
 
 
+def flow(x, log_scale):
+    """An affine layer of a normalising flow: y, and the logarithm of its Jacobian's determinant."""
+    return x * jnp.exp(log_scale), log_scale.sum(-1)
+
+
+def flow_forward(x, log_scale):
+    return flow(x, log_scale), (x, log_scale)
+
+
+def flow_backward(residuals, cts):
+    x, log_scale = residuals
+    y_ct, log_det_ct = cts
+    scale = jnp.exp(log_scale)
+    return y_ct * scale, (y_ct * x * scale).sum(0) + log_det_ct
+
+
+def scale_for_its_logarithm(residuals, cts):
+    x, log_scale = residuals
+    y_ct, log_det_ct = cts
+    return y_ct * jnp.exp(log_scale), (y_ct * x).sum(0) + log_det_ct
+
+
 def project_entry(name, wrong, right, args):
     return pair(
         name, "symbolic zeros", *(with_symbolic_zeros(project, *functions) for functions in (wrong, right)), args, "arguments", trigger=True
@@ -163,6 +185,8 @@ ENTRIES = (
     entry("variance-not-centred", "several outputs", moments, moments_forward, variance_not_centred, moments_backward, argument("n d"), "gradient"),
     entry("stream-not-scaled", "several outputs", residual_stream, residual_stream_forward, stream_not_scaled, residual_stream_backward,
           {"x": Arg(dims="n d"), "stream": Arg(dims="n d"), "s": Arg(dims="n")}, "gradient"),
+    entry("scale-for-its-logarithm", "chain rule", flow, flow_forward, scale_for_its_logarithm, flow_backward,
+          {"x": Arg(dims="n d"), "log_scale": Arg(dims="d")}, "gradient"),
     symbolic_entry("both-outputs-or-nothing", both_or_nothing),
     symbolic_entry("symbolic-zero-multiplied", symbols_multiplied),
     project_entry("residual-kept-for-the-wrong-one", (residual_of_its_own, perturbed_backward), PERTURBED, RECTANGULAR),

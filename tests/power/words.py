@@ -171,6 +171,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # output_rules
     "second-output-ignored": ("ignores the upstream cotangent of output 1",),
     "variance-not-centred": ("constant along axis 1: a term that is a sum or mean",),
+    "scale-for-its-logarithm": ("passes the cotangent of the reference's exp in", "the factor of its own derivative is forgotten"),
     "stream-not-scaled": (
         "upstream cotangent of output 1 gives is wrong",
         "it equals the cotangent of stream: what lies between the two is left out",

@@ -2,7 +2,8 @@
 
 The reference is differentiated again with the derivative of one intermediate cut. A gradient is a sum over paths, so scaling the derivative of an
 intermediate by m gives cut + m (right - cut); where some m fits the rule, that intermediate is the mistake: 0 drops the path through it (it is treated
-as a constant), 2 counts it twice, -1 flips its sign, and a size of the case means a sum for a mean. Where no single one fits, two are cut together.
+as a constant), 2 counts it twice, -1 flips its sign, and a size of the case means a sum for a mean. Of an elementwise function the derivative may be 1, too: its
+factor in the chain rule is forgotten. Where no single one fits, two are cut together.
 """
 
 from __future__ import annotations
@@ -26,6 +27,26 @@ NEAR = 1e-4  # relative: autodiff of the reference is what the rule should be
 SAME = 1e-9  # relative: gradients that agree to it are cut at the same path; it decides words, no verdict
 
 LIMIT = 200  # equations
+ELEMENTWISE = (
+    "cbrt",
+    "cos",
+    "cosh",
+    "erf",
+    "exp",
+    "exp2",
+    "expm1",
+    "integer_pow",
+    "log",
+    "log1p",
+    "logistic",
+    "rsqrt",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+)
 PAIRS = 24  # intermediates of which pairs are cut
 WORDS = {
     0: "treats {} as a constant: its derivative is dropped",
@@ -36,7 +57,7 @@ WORDS = {
 
 def paths(e: Evidence, known: Explained | None = None) -> Explained:
     """Sentences that name equations of the reference, by equation and factor; with `known`, those of them that hold here, too."""
-    names, cut = _program(e)
+    names, smooth, cut = _program(e)
     found: Explained = {}
     if not all(np.allclose(a, b, rtol=NEAR, atol=NEAR * np.max(np.abs(b), initial=0.0)) for a, b in zip(cut(), e.want, strict=True)):
         return found  # autodiff of the reference is wrong itself here, and a cut of it explains nothing
@@ -47,6 +68,9 @@ def paths(e: Evidence, known: Explained | None = None) -> Explained:
             continue
         for key, words in _fitting(e, gradient):
             found.setdefault(f"{key} {name}", "the rule " + words.format(f"the reference's {name}"))
+        if k in smooth and e.equals_rule(cut(k, instead=1)):
+            words = f"the rule passes the cotangent of the reference's {name} on as that of its argument: the factor of its own derivative is forgotten"
+            found.setdefault(f"through {name}", words)
         if not any(_equal(gradient, other) for _, other in distinct):
             distinct.append((k, gradient))
     if known is not None:
@@ -64,18 +88,25 @@ def _both(a: str, b: str) -> str:
     return f"0 {a} and {b}"
 
 
-def _program(e: Evidence) -> tuple[list[str], Callable[..., list[np.ndarray]]]:
-    """The reference's intermediates in words, and its gradient with the derivatives of some of them cut. All share one program, with a factor for each."""
+def _program(e: Evidence) -> tuple[list[str], set[int], Callable[..., list[np.ndarray]]]:
+    """The reference's intermediates in words, which of them are elementwise functions of one array, and its gradient with the derivatives of some of them 0 or 1.
+
+    All share one program, with a factor for each.
+    """
     observation = e.observation
     call = observation.call
     names: list[str] = []
+    smooth: set[int] = set()
 
-    def program(diff: list[Any], rest: list[Any], cts: list[Any], keep: Any) -> list[Any]:
+    def program(diff: list[Any], rest: list[Any], cts: list[Any], keep: Any, instead: Any) -> list[Any]:
         def scale(equation: Any, inputs: list[Any], outputs: list[Any]) -> list[Any]:
             if len(names) >= LIMIT - 1 or not any(jnp.issubdtype(value.dtype, jnp.floating) for value in outputs):
                 return outputs
             m = keep[len(names)]
             names.append(describe(equation))
+            if equation.primitive.name in ELEMENTWISE and inputs[0].dtype == outputs[0].dtype:
+                smooth.add(len(names) - 1)
+                return [_scaled(outputs[0], m) + _scaled(_no_value(inputs[0]), (1 - m) * instead)]
             if equation.primitive.name == "scan" and _compat.scan_parts(equation.params)[1]:
                 outputs = _scan(equation, inputs, keep[len(names)])
                 names.append(f"state, carried from step to step in its {names[-1]},")
@@ -90,14 +121,14 @@ def _program(e: Evidence) -> tuple[list[str], Callable[..., list[np.ndarray]]]:
         return list(pullback(cts))
 
     arguments = (observation.diff, observation.rest, e.cotangents)
-    compiled = engine.exact(program, *arguments, np.ones(LIMIT))
+    compiled = engine.exact(program, *arguments, np.ones(LIMIT), np.zeros(()))
 
-    def without(*which: int) -> list[np.ndarray]:
+    def without(*which: int, instead: float = 0) -> list[np.ndarray]:
         keep = np.ones(LIMIT)
         keep[list(which)] = 0
-        return [np.asarray(g) for g in compiled(*arguments, keep)]
+        return [np.asarray(g) for g in compiled(*arguments, keep, np.asarray(float(instead)))]
 
-    return list(names), without
+    return list(names), smooth, without
 
 
 def _scan(equation: Any, inputs: list[Any], m: Any) -> list[Any]:
@@ -123,6 +154,11 @@ def _scaled(value: Any, m: Any) -> Any:
         return value
     m = m.astype(value.dtype)
     return m * value + (1 - m) * jax.lax.stop_gradient(value)
+
+
+def _no_value(x: Any) -> Any:
+    """0, with the derivative of x."""
+    return jnp.where(jnp.isfinite(x), x - jax.lax.stop_gradient(x), 0)
 
 
 def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
