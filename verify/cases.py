@@ -145,12 +145,14 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         long = _long(spec, index, plain, shape)
         long = long if long and admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
+        along = (
+            _along_long_axes(shapes, chosen) if index % 2 == 0 else frozenset()
+        )  # a smaller case keeps the options of the one it comes from
         if sizes is not None:
             chosen = override(spec, {**chosen}, sizes, plain, variadic)
             if not admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
         fitting = [(options, absent) for options, absent in in_turn(index) if belong(spec, chosen, options)]
-        along = _along_long_axes(shapes, chosen) if index % 2 == 0 else frozenset()
         options, absent = next((one for one in fitting if not one[1] & along), fitting[0])
         yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None, long=long is not None)
 

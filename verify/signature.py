@@ -12,6 +12,7 @@ from typing import Any
 from verify.spec import ARG_DTYPES, Arg, Spec, SpecError
 
 _ABSTRACT = {"float": "float", "int": "int32", "uint": "uint32", "bool": "bool", "complex": "complex", "key": "key", "prng_key": "key"}
+ANY_NUMBER = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD  # *args, **options
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -73,7 +74,7 @@ def _from_annotations(spec: Spec, parameters: Mapping[str, inspect.Parameter]) -
     for name, parameter in parameters.items():
         annotated = given.get(name, _from_annotation(spec.name, parameter.annotation))
         if annotated is None or parameter.kind is parameter.KEYWORD_ONLY or name in spec.options:
-            if parameter.default is parameter.empty and name not in spec.options and parameter.kind is not parameter.VAR_POSITIONAL:
+            if parameter.default is parameter.empty and name not in spec.options and parameter.kind not in ANY_NUMBER:
                 raise SpecError(
                     f"{spec.name}: argument {name!r} has no jaxtyping annotation and no entry in args=. "
                     f'Annotate it ({name}: Float[Array, "n d"]), or give args={{"{name}": Arg(dims="n d"), ...}}, '

@@ -357,3 +357,20 @@ def test_integers_without_bounds_are_in_range_of_every_dimension():
     assert len({int(i) for case in drawn for i in case.args[1]}) > 4
     given = replace(spec, args={**spec.args, "i": Arg(dims="n", dtype="int32", low=20, high=30)})
     assert all(((case.args[1] >= 20) & (case.args[1] < 30)).all() for case in draw(given, 0, range(104)))
+
+
+def test_what_may_be_stretched_is_given_in_full_along_a_long_axis_in_every_other_case():
+    spec = Spec(
+        name="biased", fn=jax.custom_vjp(lambda x, bias, **_: x), args={"x": Arg(dims="n m"), "bias": Arg(dims="#n #m", optional=True)},
+        options={"a": (1, 2, 3), "b": (1, 2, 3)},
+    )  # fmt: skip
+    cases = list(draw(spec, 0, range(104)))
+    long = [case for case in cases if max(case.sizes["n"], case.sizes["m"]) > 64]
+    shapes = [(case.args[1] is not None and case.args[1].shape, (case.sizes["n"], case.sizes["m"])) for case in long if case.index % 2 == 0]
+    assert len(shapes) > 10
+    assert all(size == full for shape, sizes in shapes for size, full in zip(shape, sizes, strict=True) if full > 64)
+    left = [case for case in long if case.index % 2]
+    assert any(case.args[1] is None for case in left) and any(case.args[1] is not None and 1 in case.args[1].shape for case in left)
+    (case,) = [case for case in long if case.index % 2 == 0][:1]
+    (smaller,) = draw(spec, 0, range(case.index, case.index + 1), sizes={"n": 2, "m": 3})
+    assert smaller.options == case.options and smaller.args[1] is not None

@@ -173,3 +173,11 @@ def test_complex_annotations():
 )
 def test_nearest(word, known, sentence):
     assert nearest(word, known) == sentence
+
+
+def test_options_of_any_name_are_no_argument():
+    def scaled(x, y, **options):
+        return x
+
+    spec = Spec(name="scaled", fn=scaled, args={"x": Arg(dims="n"), "y": Arg(dims="n")}, options={"scale": (1.0, 2.0)})
+    assert list(arguments(spec)) == ["x", "y"]
