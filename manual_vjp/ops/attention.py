@@ -261,7 +261,7 @@ SPEC = Spec(
         "query_seq_lengths": Arg(dims="B", dtype="int32", optional=True, sample=_some_lengths("T")),
         "key_value_seq_lengths": Arg(dims="B", dtype="int32", optional=True, sample=_some_lengths("S")),
     },
-    sizes={"B": (0, 4), "T": (0, 130), "S": (0, 130), "K": (1, 3), "G": (1, 4), "H": (1, 70)},
+    sizes={"B": (0, 4), "T": (0, 130), "S": (0, 130), "K": (1, 3), "G": (1, 4), "H": (1, 130)},
     options={"scale": (None, 0.5), "is_causal": (False, True), "local_window_size": (None, (7, 2), (70, 65)), "block_size": (None, 4)},
     source="arXiv:1706.03762, arXiv:2305.13245, arXiv:2205.14135",
 )
