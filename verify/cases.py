@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from verify.addresses import format_sizes, size_text
-from verify.domains import Meeting, admits, belong, combinations_of, override
+from verify.domains import LONG, Meeting, admits, along_long_axes, argument_of, belong, combinations_of, override
 from verify.signature import arguments, nearest
 from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, moderate, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
@@ -28,7 +28,6 @@ SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a 
 OPTIONS_FIRST = (
     16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
 )
-BLOCK = 64  # beyond it an axis is long: kernels have their edges there
 LONGEST, LONG_UNSAID = 2048, 512  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
@@ -145,25 +144,15 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         long = _long(spec, index, plain, shape)
         long = long if long and admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
-        along = (
-            _along_long_axes(shapes, chosen) if index % 2 == 0 else frozenset()
-        )  # a smaller case keeps the options of the one it comes from
+        # A smaller case keeps the options of the one that it comes from.
+        along = along_long_axes(shapes, chosen) if index % 2 == 0 else frozenset()
         if sizes is not None:
             chosen = override(spec, {**chosen}, sizes, plain, variadic)
             if not admits(spec, shapes, chosen):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
-        fitting = [(options, absent) for options, absent in in_turn(index) if belong(spec, chosen, options)]
-        options, absent = next((one for one in fitting if not one[1] & along), fitting[0])
+        order = sorted(in_turn(index), key=lambda one: bool(one[1] & along))
+        options, absent = next((options, absent) for options, absent in order if belong(spec, chosen, options))
         yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None, long=long is not None)
-
-
-def _along_long_axes(shapes: Mapping[str, Sequence[Dim]], sizes: Sizes) -> frozenset[str]:
-    """Arguments that may be stretched along an axis that is long here, such as a bias or a mask: in every other case they are given, and in full."""
-    return frozenset(
-        path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
-        for path, dims in shapes.items()
-        if any(dim.may_be_one and count(size) > BLOCK for dim in dims for size in dim.size(sizes))
-    )
 
 
 def _next(spec: Spec, drawn: Iterator[Sizes]) -> Sizes:
@@ -220,7 +209,7 @@ def _draw_case(
         return draw_values(rng, arg, shape, sizes, style, user or arg.dtype, kinks_of(path), scale, one_signed=long)
 
     def kinks_of(path: str) -> tuple[float, ...]:
-        return tuple(spec.kinks.get(path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0], ()))
+        return tuple(spec.kinks.get(argument_of(path), ()))
 
     args = tuple(None if name in absent else _map_args(name, arg, leaf) for name, arg in described.items())
     return Case(
@@ -275,7 +264,7 @@ def _user_dtype(arg: Arg, dtype: str, position: int) -> str | None:
 
 def _broadcast(dim: Dim, sizes: Sizes, rng: np.random.Generator, full: bool) -> tuple[int, ...]:
     """The sizes along a dimension, in a third of the draws 1 where that is allowed. `full`: a long one is never 1."""
-    return tuple(1 if dim.may_be_one and rng.integers(3) == 0 and not (full and size > BLOCK) else size for size in dim.size(sizes))
+    return tuple(1 if dim.may_be_one and rng.integers(3) == 0 and not (full and size > LONG) else size for size in dim.size(sizes))
 
 
 def arg_leaves(described: Mapping[str, Any]) -> list[tuple[str, Arg]]:

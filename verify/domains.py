@@ -9,6 +9,8 @@ from typing import Any
 from verify.sizes import Dim, Sizes
 from verify.spec import Spec, SpecError
 
+LONG = 64  # beyond it an axis is long: kernels have their edges there
+
 
 def combinations_of(spec: Spec, optional: Sequence[str]) -> list[tuple[dict[str, Any], frozenset[str]]]:
     """Every combination of option values and of optional arguments being None."""
@@ -62,6 +64,20 @@ def belong(spec: Spec, sizes: Sizes, options: Mapping[str, Any]) -> bool:
         raise SpecError(
             f"{spec.name}: domain= raised {type(error).__name__}: {error}; it is called with the sizes {dict(sizes)} and the options {dict(options)}"
         ) from error
+
+
+def along_long_axes(shapes: Mapping[str, Sequence[Dim]], sizes: Sizes) -> frozenset[str]:
+    """Arguments that may be stretched along an axis that is long here, such as a bias or a mask: in every other case they are given, and in full."""
+    return frozenset(
+        argument_of(path)
+        for path, dims in shapes.items()
+        if any(dim.may_be_one and size > LONG for dim in dims for size in dim.size(sizes))
+    )
+
+
+def argument_of(path: str) -> str:
+    """The argument that a leaf belongs to: "params" of "params['w']"."""
+    return path.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
 
 
 def override(
