@@ -1,4 +1,4 @@
-"""What normalisations along rows share: any axes seen as rows, sums as products with vectors, and backward passes in blocks of rows."""
+"""What normalisations along rows share: any axes seen as rows, sums as products with vectors, and in blocks of rows."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jax import Array
 from manual_vjp._blocks import over_blocks, put, take
 from manual_vjp._rule import match, require_axes, require_shape, static_number
 
-BLOCK = 256  # rows that lie in a core's cache together with all that is made of them
+BLOCK = 64  # rows that lie in a core's cache together with all that is made of them
 LARGE = 2**21  # elements beyond which blocks pay: twice 8 MiB no longer fit the caches
 
 
@@ -69,25 +69,26 @@ def to_weights(ct: Array | None, weights: Array | None) -> Array | None:
     return None if ct is None or weights is None else match(ct, weights)
 
 
-Rows = Callable[..., tuple[Array, Array | None, Array | None]]
+Sums = Callable[..., tuple[tuple[Array, ...], tuple[Array | None, ...]]]
 
 
-def by_rows(rows: Rows, arrays: tuple[Array, ...], block: int) -> tuple[Array, Array | None, Array | None]:
-    """`rows(*arrays)`: one array of the rows' shape, and sums over rows. On CPU, where it is large, in blocks of rows."""
+def in_blocks(sums: Sums, arrays: tuple[Array, ...], block: int) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
+    """`sums(*arrays)`: sums along rows, kept with size 1, and sums over rows. On CPU, where the arrays are large, in blocks of rows.
+
+    What is summed is then never an array in memory. Nothing but sums is made in the loop: a result as large as x would be filled with zeros before it.
+    """
     if arrays[0].size <= LARGE and block == BLOCK:
-        return rows(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=lambda *arrays: _blocked(rows, arrays, block), default=rows)
+        return sums(*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=lambda *arrays: _blocked(sums, arrays, block), default=sums)
 
 
-def _blocked(rows: Rows, arrays: tuple[Array, ...], block: int) -> Any:
+def _blocked(sums: Sums, arrays: tuple[Array, ...], block: int) -> Any:
     flat = [a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) for a in arrays]
-    out, *sums = jax.eval_shape(rows, *flat)
 
     def step(carry: Any, start: Any, size: int) -> Any:
-        done, *totals = carry
-        block_out, *more = rows(*(take(a, start, size) for a in flat))
-        return put(done, block_out, start), *(None if t is None else t + m for t, m in zip(totals, more, strict=True))
+        rows, columns = sums(*(take(a, start, size) for a in flat))
+        return [put(held, part, start) for held, part in zip(carry[0], rows, strict=True)], jax.tree.map(jnp.add, carry[1], columns)
 
-    empty = (jnp.zeros(out.shape, out.dtype), *(None if s is None else jnp.zeros(s.shape, s.dtype) for s in sums))
-    done, *totals = over_blocks(step, empty, len(flat[0]), block, tuple(flat))
-    return done.reshape(arrays[0].shape), *totals
+    empty = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(sums, *flat))
+    rows, columns = over_blocks(step, ([*empty[0]], empty[1]), len(flat[0]), block, tuple(flat))
+    return tuple(a.reshape(*arrays[0].shape[:-1], 1) for a in rows), columns

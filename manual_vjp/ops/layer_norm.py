@@ -8,8 +8,8 @@ Derivation.  drstd = -rstd^3 mean(c dx), hence  dxh = J dx = rstd [dx - mean(dx)
     J is symmetric, term by term (I, 1 1^T / D, xh xh^T / D), so J is its own VJP.
 Backward, with y_ct given and xh_ct = scale y_ct:
     x_ct = rstd [xh_ct - mean(xh_ct) - xh mean(xh xh_ct)]     scale_ct = sum_rows y_ct xh     bias_ct = sum_rows y_ct
-    The sums are products with a vector of the weights or of ones (mean(xh_ct) = y_ct scale / D), which is faster than to form what is summed; large
-    arrays go through the caches in blocks of rows, on CPU.
+    The sums are products with a vector of the weights or of ones (mean(xh_ct) = y_ct scale / D), which is faster than to form what is summed; those of large
+    arrays are taken in blocks of rows, on CPU.
 Validity: no kinks; every eps > 0 (eps = 0 where no row is constant). The variance is taken in two passes, after the mean is removed,
     so a row far from zero keeps its digits. 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, and mean and rstd, two numbers a row (autodiff keeps three arrays of x's size);
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._rows import BLOCK, along, as_rows, by_rows, column_sum, require_eps, require_row, row_mean, to_weights
+from manual_vjp._rows import BLOCK, along, as_rows, column_sum, in_blocks, require_eps, require_row, row_mean, to_weights
 from manual_vjp._rule import dtypes, require_floating
 from verify.spec import Arg, Spec
 
@@ -98,15 +98,18 @@ def _backward(eps: float, block: int, residuals: Residuals, y_ct: Array) -> tupl
     x, mean, rstd, scale, bias = residuals
     weights = jnp.ones(x.shape[-1:], mean.dtype) if scale is None else scale.astype(mean.dtype)
 
-    def rows(x, mean, rstd, y_ct):
-        y_ct = y_ct.astype(mean.dtype)
-        xh = (x.astype(mean.dtype) - mean) * rstd
-        product = y_ct * xh
-        x_ct = rstd * (y_ct * weights - row_mean(y_ct, weights) - xh * row_mean(product, weights))
-        return x_ct.astype(x.dtype), None if scale is None else column_sum(product), None if bias is None else column_sum(y_ct)
+    def normalised(x, mean, rstd):
+        return (x.astype(mean.dtype) - mean) * rstd
 
-    x_ct, scale_ct, bias_ct = by_rows(rows, (x, mean, rstd, y_ct), block)
-    return x_ct, to_weights(scale_ct, scale), to_weights(bias_ct, bias)
+    def sums(x, mean, rstd, y_ct):
+        y_ct = y_ct.astype(mean.dtype)
+        product = y_ct * normalised(x, mean, rstd)
+        over_rows = None if scale is None else column_sum(product), None if bias is None else column_sum(y_ct)
+        return (row_mean(y_ct, weights), row_mean(product, weights)), over_rows
+
+    (first, second), (scale_ct, bias_ct) = in_blocks(sums, (x, mean, rstd, y_ct), block)
+    x_ct = rstd * (y_ct.astype(mean.dtype) * weights - first - normalised(x, mean, rstd) * second)
+    return x_ct.astype(x.dtype), to_weights(scale_ct, scale), to_weights(bias_ct, bias)
 
 
 _layer_norm.defvjp(_forward, _backward)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from manual_vjp._rows import BLOCK, along, as_rows, by_rows, column_sum, require_eps, require_row, row_mean, to_weights
+from manual_vjp._rows import BLOCK, along, as_rows, column_sum, in_blocks, require_eps, require_row, row_mean, to_weights
 from manual_vjp._rule import dtypes, require_floating
 from verify.spec import Arg, Spec
 
@@ -79,15 +79,13 @@ def _backward(eps: float, block: int, residuals: Residuals, y_ct: Array) -> tupl
     x, rstd, scale = residuals
     weights = jnp.ones(x.shape[-1:], rstd.dtype) if scale is None else scale.astype(rstd.dtype)
 
-    def rows(x, rstd, y_ct):
-        y_ct = y_ct.astype(rstd.dtype)
-        xh = x.astype(rstd.dtype) * rstd
-        product = y_ct * xh
-        x_ct = rstd * (y_ct * weights - xh * row_mean(product, weights))
-        return x_ct.astype(x.dtype), None if scale is None else column_sum(product), None
+    def sums(x, rstd, y_ct):
+        product = y_ct.astype(rstd.dtype) * (x.astype(rstd.dtype) * rstd)
+        return (row_mean(product, weights),), (None if scale is None else column_sum(product),)
 
-    x_ct, scale_ct, _ = by_rows(rows, (x, rstd, y_ct), block)
-    return x_ct, to_weights(scale_ct, scale)
+    (first,), (scale_ct,) = in_blocks(sums, (x, rstd, y_ct), block)
+    x_ct = rstd * (y_ct.astype(rstd.dtype) * weights - x.astype(rstd.dtype) * rstd * first)
+    return x_ct.astype(x.dtype), to_weights(scale_ct, scale)
 
 
 _rms_norm.defvjp(_forward, _backward)
