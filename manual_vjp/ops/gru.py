@@ -106,8 +106,7 @@ _gru.defvjp(_forward, _backward)
 
 
 def _gates(u, v):
-    u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
-    v_r, v_z, v_n = jnp.split(v, 3, axis=-1)
+    (u_r, u_z, u_n), (v_r, v_z, v_n) = u, v
     r, z = jax.nn.sigmoid(u_r + v_r), jax.nn.sigmoid(u_z + v_z)
     return r, z, jnp.tanh(u_n + r * v_n), v_n
 
@@ -127,10 +126,10 @@ def _pull(slopes, state_ct):
     of_r, of_z, of_n, r, z = slopes
     (h_ct,) = state_ct
     r_ct, z_ct, n_ct = of_r * h_ct, of_z * h_ct, of_n * h_ct
-    return jnp.concatenate([r_ct, z_ct, n_ct], axis=-1), jnp.concatenate([r_ct, z_ct, r * n_ct], axis=-1), (z * h_ct,)
+    return [r_ct, z_ct, n_ct], [r_ct, z_ct, r * n_ct], (z * h_ct,)
 
 
-CELL = Cell(step=_step, slopes=_slopes, pull=_pull)
+CELL = Cell(gates=3, step=_step, slopes=_slopes, pull=_pull)
 
 
 def reference(x, w_x, w_h, b=None, b_h=None, h0=None, lengths=None, *, reverse=False, checkpoint=False, block_size=None):

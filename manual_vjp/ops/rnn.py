@@ -104,12 +104,12 @@ _rnn.defvjp(_forward, _backward)
 
 
 def _pull(slope, state_ct):
-    z_ct = slope * state_ct[0]
+    z_ct = [slope * state_ct[0]]
     return z_ct, z_ct, (0,)
 
 
 def _tanh_step(u, v, state):
-    return (jnp.tanh(u + v),)
+    return (jnp.tanh(u[0] + v[0]),)
 
 
 def _tanh_slopes(products, start, before, after, alive):
@@ -117,7 +117,7 @@ def _tanh_slopes(products, start, before, after, alive):
 
 
 def _relu_step(u, v, state):
-    return (jnp.maximum(u + v, 0),)
+    return (jnp.maximum(u[0] + v[0], 0),)
 
 
 def _relu_slopes(products, start, before, after, alive):
@@ -125,8 +125,8 @@ def _relu_slopes(products, start, before, after, alive):
 
 
 CELLS = {
-    "tanh": Cell(step=_tanh_step, slopes=_tanh_slopes, pull=_pull),
-    "relu": Cell(step=_relu_step, slopes=_relu_slopes, pull=_pull),
+    "tanh": Cell(gates=1, step=_tanh_step, slopes=_tanh_slopes, pull=_pull),
+    "relu": Cell(gates=1, step=_relu_step, slopes=_relu_slopes, pull=_pull),
 }
 
 
