@@ -1,13 +1,15 @@
 """The logits of attention as tiles: which blocks exist, what is allowed in them, and loops that hold only a few of them at a time.
 
-A unit is a batch and a key head, with the rows of all query heads that share it. Arrays of units are (U, blocks, rows of a block, H); a tile is the product of a
-block of rows of the queries, (U, R, H), with one of columns, (U, bs, H). Units go through in groups, and for each group the tiles one after the other.
+A unit is a batch and a key head, with the rows of all query heads that share it. Arrays of units are (U, blocks, rows of a block, H) for queries and (U, columns, H)
+for keys; a tile is the product of a block of rows, (U, R, H), with one of columns, (U, bs, H), or with two of them where all is allowed: products are faster for it.
+Units go through in groups, and for each group the tiles one after the other.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +21,21 @@ from manual_vjp._rule import dtypes, varied
 BLOCK, LEAST = 512, 128  # rows and columns of a tile; the fewest rows when several query heads share a key head
 AT_ONCE = 2  # so many units at a time, and more of them where tiles are small: one for each core of a small machine
 
+WIDE = 2  # blocks of columns of a tile in which all is allowed
+
 Own = tuple[Any, Any, int, int]  # of a group of units: its first batch and key head, and how many of each
-Step = Callable[[Any, Any, Any, bool], Any]  # carry, block of rows, block of columns, whether it is an edge tile -> carry
+
+
+class Tile(NamedTuple):
+    """Where a tile is: its block of rows, its first block of columns and how many of them; and whether it is at an edge, where position alone forbids some of it."""
+
+    i: Any
+    j: Any
+    wide: int
+    edge: bool
+
+
+Step = Callable[[Any, Tile], Any]  # carry, tile -> carry
 
 
 def block_sizes(query: tuple[int, ...], key: tuple[int, ...], block: int | None) -> tuple[int, int]:
@@ -84,14 +99,20 @@ class Tiles:
         return a.reshape(b, blocks * self.bt, k * self.g, h)[:, : self.t]
 
     def columns(self, a: Array) -> Array:
-        """(b, S, k, H) as (u, blocks, bs, H)."""
-        (b, _, k, h), blocks = a.shape, _count(self.s, self.bs)
-        a = _pad(a.astype(self.compute), 1, blocks * self.bs).reshape(b, blocks, self.bs, k, h)
-        return a.transpose(0, 3, 1, 2, 4).reshape(b * k, blocks, self.bs, h)
+        """(b, S, k, H) as (u, blocks * bs, H)."""
+        (b, _, k, h), size = a.shape, _count(self.s, self.bs) * self.bs
+        return _pad(a.astype(self.compute), 1, size).transpose(0, 2, 1, 3).reshape(b * k, size, h)
 
     def uncolumns(self, a: Array, own: Own) -> Array:
-        (b, k), h, blocks = own[2:], a.shape[-1], _count(self.s, self.bs)
-        return a.reshape(b, k, blocks, self.bs, h).transpose(0, 2, 3, 1, 4).reshape(b, blocks * self.bs, k, h)[:, : self.s]
+        return a.reshape(*own[2:], *a.shape[1:]).transpose(0, 2, 1, 3)[:, : self.s]
+
+    def take(self, a: Array, tile: Tile, axis: int = 1) -> Array:
+        """The columns of a tile."""
+        return jax.lax.dynamic_slice_in_dim(a, tile.j * self.bs, tile.wide * self.bs, axis)
+
+    def put(self, a: Array, block: Array, tile: Tile) -> Array:
+        """`a` with those columns replaced."""
+        return jax.lax.dynamic_update_slice_in_dim(a, block, tile.j * self.bs, 1)
 
     # Loops
 
@@ -139,18 +160,18 @@ class Tiles:
 
     def over_tiles(self, step: Step, carry: Any, *like: Array) -> Any:
         """Every tile in which something is allowed: the inner ones first, then those at an edge. `like`: see `_blocks.over_blocks`."""
-        inner, edge = self._tiles()
-        if len(inner) + len(edge) == 1:
-            (i, j), *_ = [*inner, *edge]
-            return step(carry, i, j, bool(edge))
+        kinds = self._tiles()
+        if sum(map(len, kinds.values())) == 1:
+            ((wide, edge), ((i, j), *_)), *_ = kinds.items()
+            return step(carry, Tile(i, j, wide, edge))
         carry = jax.tree.map(lambda leaf: varied(leaf, *like), carry)
-        for tiles, is_edge in ((inner, False), (edge, True)):
-            if tiles:
-                carry, _ = jax.lax.scan(lambda held, ij: (step(held, ij[0], ij[1], is_edge), None), carry, jnp.asarray(tiles))  # noqa: B023
+        for (wide, edge), places in kinds.items():
+            carry, _ = jax.lax.scan(lambda held, ij: (step(held, Tile(ij[0], ij[1], wide, edge)), None), carry, jnp.asarray(places))  # noqa: B023
         return carry
 
-    def _tiles(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """(row block, column block) of the tiles in which length, causality and window allow all, and of the edge tiles, in which they allow some."""
+    def _tiles(self) -> dict[tuple[int, bool], list[tuple[int, int]]]:
+        """For each width, and inner or edge, (row block, first column block) of the tiles: inner ones, in which length, causality and window allow all, and edge
+        tiles, in which they allow some."""
         inner: list[tuple[int, int]] = []
         edge: list[tuple[int, int]] = []
         for i in range(_count(self.t, self.bt)):
@@ -165,7 +186,9 @@ class Tiles:
                 if low > ahead or high < -behind:
                     continue
                 (inner if full and high <= ahead and low >= -behind else edge).append((i, j))
-        return inner, edge
+        wide, single = _joined(inner)
+        kinds = {(WIDE, False): wide, (1, False): single, (1, True): edge}
+        return {kind: places for kind, places in kinds.items() if places}
 
     def _distances(self, i: int, j: int) -> tuple[int, int]:
         """The least and the largest s - t in a tile, without what is padded."""
@@ -174,25 +197,26 @@ class Tiles:
 
     # Inside of a tile
 
-    def masked(self, logits: Array, own: Own, i: Any, j: Any, edge: bool, transposed: bool = False) -> Array:
-        """Logits (u, R, bs), or (u, bs, R) if transposed, with the bias added and -inf where not allowed."""
-        allowed = self._allowed(own, i, j, edge)
+    def masked(self, logits: Array, own: Own, tile: Tile, transposed: bool = False) -> Array:
+        """Logits (u, rows, columns), or (u, columns, rows) if transposed, with the bias added and -inf where not allowed."""
+        allowed = self._allowed(own, tile)
         if self.bias is None and allowed is None:
             return logits
         order = (0, 1, 4, 2, 3) if transposed else (0, 1, 2, 3, 4)
-        sizes = (*own[2:], self.g, self.bt, self.bs)
+        sizes = (*own[2:], self.g, self.bt, tile.wide * self.bs)
         spread = logits.reshape([sizes[axis] for axis in order])
         if self.bias is not None:
-            spread += self._tile(self.bias, own, i, j).astype(logits.dtype).transpose(order)
+            spread += self._part_of(self.bias, own, tile).astype(logits.dtype).transpose(order)
         if allowed is not None:
             spread = jnp.where(allowed.transpose(order), spread, -jnp.inf)
         return spread.reshape(logits.shape)
 
-    def _allowed(self, own: Own, i: Any, j: Any, edge: bool) -> Array | None:
-        """What is allowed in a tile, (b, k, G, bt, bs) or 1 for any of these; None for all. In an inner tile only lengths and mask can forbid."""
-        rows, columns = i * self.bt + jnp.arange(self.bt)[:, None], j * self.bs + jnp.arange(self.bs)
+    def _allowed(self, own: Own, tile: Tile) -> Array | None:
+        """What is allowed in a tile, (b, k, G, bt, columns) or 1 for any of these; None for all. In an inner tile only lengths and mask can forbid."""
+        rows = tile.i * self.bt + jnp.arange(self.bt)[:, None]
+        columns = tile.j * self.bs + jnp.arange(tile.wide * self.bs)
         allowed: Array | None = None
-        if edge:
+        if tile.edge:
             allowed = columns < self.s
             if self.is_causal:
                 allowed = _both(allowed, rows >= columns)
@@ -204,32 +228,33 @@ class Tiles:
         if self.key_lengths is not None:
             allowed = _both(allowed, columns < _own_lengths(self.key_lengths, own))
         if self.mask is not None:
-            allowed = _both(allowed, self._tile(self.mask, own, i, j))
+            allowed = _both(allowed, self._part_of(self.mask, own, tile))
         return None if allowed is None else allowed.reshape((1,) * (5 - allowed.ndim) + allowed.shape)
 
-    def _place(self, a: Array, own: Own, i: Any, j: Any) -> tuple[list[Any], list[int]]:
+    def _place(self, a: Array, own: Own, tile: Tile) -> tuple[list[Any], list[int]]:
         """Where the tile's part of bias or mask begins, and its sizes; 0 and 1 along axes of size 1."""
-        starts, sizes = (own[0], own[1], 0, i * self.bt, j * self.bs), (own[2], own[3], self.g, self.bt, self.bs)
+        starts = (own[0], own[1], 0, tile.i * self.bt, tile.j * self.bs)
+        sizes = (own[2], own[3], self.g, self.bt, tile.wide * self.bs)
         one = [size == 1 for size in a.shape]
         return [0 if flat else start for flat, start in zip(one, starts, strict=True)], [
             1 if flat else size for flat, size in zip(one, sizes, strict=True)
         ]
 
-    def _tile(self, a: Array, own: Own, i: Any, j: Any) -> Array:
-        return jax.lax.dynamic_slice(a, *self._place(a, own, i, j), allow_negative_indices=False)
+    def _part_of(self, a: Array, own: Own, tile: Tile) -> Array:
+        return jax.lax.dynamic_slice(a, *self._place(a, own, tile), allow_negative_indices=False)
 
     def no_bias_ct(self) -> Array | None:
         return None if self.bias is None else jnp.zeros(self.bias.shape, self.compute)
 
-    def add_to_bias(self, bias_ct: Array | None, l_ct: Array, own: Own, i: Any, j: Any) -> Array | None:
-        """The tile's cotangent (u, bs, R), summed over what the bias was broadcast along, added in its place."""
+    def add_to_bias(self, bias_ct: Array | None, l_ct: Array, own: Own, tile: Tile) -> Array | None:
+        """The tile's cotangent (u, columns, rows), summed over what the bias was broadcast along, added in its place."""
         if bias_ct is None:
             return None
-        starts, sizes = self._place(bias_ct, own, i, j)
-        tile = l_ct.reshape(*own[2:], self.bs, self.g, self.bt).transpose(0, 1, 3, 4, 2)
+        starts, sizes = self._place(bias_ct, own, tile)
+        part = l_ct.reshape(*own[2:], l_ct.shape[1], self.g, self.bt).transpose(0, 1, 3, 4, 2)
         stretched = tuple(axis for axis, size in enumerate(sizes) if size == 1)
-        tile = jnp.sum(tile, axis=stretched, keepdims=True)
-        return jax.lax.dynamic_update_slice(bias_ct, self._tile(bias_ct, own, i, j) + tile, starts, allow_negative_indices=False)
+        part = self._part_of(bias_ct, own, tile) + jnp.sum(part, axis=stretched, keepdims=True)
+        return jax.lax.dynamic_update_slice(bias_ct, part, starts, allow_negative_indices=False)
 
     def whole_bias_ct(self, bias_ct: Array, bias: Array) -> Array:
         """(B, K, G, T, S) as (B, N, T, S), without what was padded."""
@@ -244,6 +269,18 @@ def at(a: Array, i: Any) -> Array:
 def put_at(a: Array, block: Array, i: Any) -> Array:
     """`a` with `a[:, i]` replaced."""
     return jax.lax.dynamic_update_index_in_dim(a, block, i, 1)
+
+
+def _joined(tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Those that begin WIDE tiles side by side, joined to one, and those that are left over. Tiles are in the order of rows, then columns, without gaps in a row."""
+    wide: list[tuple[int, int]] = []
+    single: list[tuple[int, int]] = []
+    for _, row in itertools.groupby(tiles, key=lambda tile: tile[0]):
+        places = list(row)
+        joined = len(places) // WIDE * WIDE
+        wide += places[:joined:WIDE]
+        single += places[joined:]
+    return wide, single
 
 
 def _both(allowed: Array | None, condition: Array) -> Array:

@@ -67,8 +67,8 @@ def attention(
         scale: a Python number, not an array; None for `1 / sqrt(H)`.
         is_causal: element t looks at elements 0 to t only.
         local_window_size: element t looks at elements `t - left` to `t + right` only; a pair (left, right), or one number for both.
-        block_size: how many rows and columns of the logits are in memory at a time; None for what is fast. Blocks in which nothing is allowed, by
-            causality or window, are never computed.
+        block_size: how many rows and columns of the logits are in memory at a time (twice as many columns where all is allowed); None for what is fast. Blocks
+            in which nothing is allowed, by causality or window, are never computed.
 
     Returns:
         An array of the shape of query, in the dtype that query, key and value promote to (bias does not take part in that).
@@ -156,15 +156,15 @@ def _forward(query, key, value, bias, mask, query_lengths, key_lengths, static: 
         """One tile after the other; a row whose largest logit rises is rescaled."""
         q, k, v = tiles.rows(query) * static[0], tiles.columns(key), tiles.columns(value)
 
-        def step(carry, i, j, edge):
-            tops, totals, outs = carry
-            logits = tiles.masked(jnp.einsum("urh,ush->urs", at(q, i), at(k, j)), own, i, j, edge)
+        def step(carry, tile):
+            (tops, totals, outs), i = carry, tile.i
+            logits = tiles.masked(jnp.einsum("urh,ush->urs", at(q, i), tiles.take(k, tile)), own, tile)
             top = jnp.maximum(at(tops, i), jax.lax.stop_gradient(jnp.max(logits, axis=-1, initial=-jnp.inf)))
             safe = jnp.where(top == -jnp.inf, 0, top)  # nothing allowed so far: -inf - -inf would be NaN
             shrink = jnp.exp(at(tops, i) - safe)
             weights = jnp.exp(logits - safe[..., None])
             total = at(totals, i) * shrink + jnp.sum(weights, axis=-1)
-            out = at(outs, i) * shrink[..., None] + jnp.einsum("urs,ush->urh", weights, at(v, j))
+            out = at(outs, i) * shrink[..., None] + jnp.einsum("urs,ush->urh", weights, tiles.take(v, tile))
             return put_at(tops, top, i), put_at(totals, total, i), put_at(outs, out, i)
 
         none = jnp.zeros(q.shape[:-1], q.dtype)
@@ -187,17 +187,22 @@ def _backward(static: Static, residuals: Residuals, out_ct: Array):
         dots, lse = jnp.sum(o_ct * tiles.rows(out), axis=-1), tiles.rows(lse)[..., 0]
         kt = jnp.swapaxes(k, -1, -2)
 
-        def step(carry, i, j, edge):
-            qt_cts, k_cts, v_cts, bias_ct = carry
-            logits = tiles.masked(jnp.einsum("ush,urh->usr", at(k, j), at(q, i)), own, i, j, edge, transposed=True)
+        def step(carry, tile):
+            (qt_cts, k_cts, v_cts, bias_ct), i = carry, tile.i
+            logits = tiles.masked(jnp.einsum("ush,urh->usr", tiles.take(k, tile), at(q, i)), own, tile, transposed=True)
             total = at(lse, i)[:, None]
             p = jnp.exp(jnp.minimum(logits, total) - total)  # logits are above it by rounding, or in padded rows, where exp would overflow
-            p_ct = jnp.einsum("ush,urh->usr", at(v, j), at(o_ct, i))
+            p_ct = jnp.einsum("ush,urh->usr", tiles.take(v, tile), at(o_ct, i))
             l_ct = p * (p_ct - at(dots, i)[:, None])
-            qt_ct = at(qt_cts, i) + jnp.einsum("uhs,usr->uhr", at(kt, j), l_ct)
-            k_ct = at(k_cts, j) + jnp.einsum("usr,urh->ush", l_ct, at(q, i))
-            v_ct = at(v_cts, j) + jnp.einsum("usr,urh->ush", p, at(o_ct, i))
-            return put_at(qt_cts, qt_ct, i), put_at(k_cts, k_ct, j), put_at(v_cts, v_ct, j), tiles.add_to_bias(bias_ct, l_ct, own, i, j)
+            qt_ct = at(qt_cts, i) + jnp.einsum("uhs,usr->uhr", tiles.take(kt, tile, axis=2), l_ct)
+            k_ct = tiles.take(k_cts, tile) + jnp.einsum("usr,urh->ush", l_ct, at(q, i))
+            v_ct = tiles.take(v_cts, tile) + jnp.einsum("usr,urh->ush", p, at(o_ct, i))
+            return (
+                put_at(qt_cts, qt_ct, i),
+                tiles.put(k_cts, k_ct, tile),
+                tiles.put(v_cts, v_ct, tile),
+                tiles.add_to_bias(bias_ct, l_ct, own, tile),
+            )
 
         transposed = jnp.zeros((*q.shape[:-2], q.shape[-1], q.shape[-2]), q.dtype)
         start = transposed, jnp.zeros_like(k), jnp.zeros_like(v), bias_ct
