@@ -72,17 +72,17 @@ def test_weak_types_follow_the_reference(call):
 
 @every_call
 @pytest.mark.slow
-def test_vmap_over_every_subset_of_arguments(call):
-    """vmap of the VJP over any arguments, mask included, equals a loop over the reference."""
+def test_vmap_over_one_argument_all_and_all_but_one(call):
+    """vmap of the VJP over these, mask included, equals a loop over the reference."""
     here = [i for i, shape in enumerate(call.shapes.values()) if shape is not None]
-    subsets = [s for size in range(1, len(here) + 1) for s in itertools.combinations(here, size)]
+    subsets = sorted({s for size in (1, len(here) - 1, len(here)) if size for s in itertools.combinations(here, size)})
     copies = [call.values(seed) for seed in (1, 2)]
     cts = np.stack([call.cotangent(seed) for seed in (101, 102)])
     run = vjp_of(call.fn, call.floating())
     oracle = vjp_of(call.reference, call.floating())
 
     @jax.jit
-    def all_subsets(stacked, cts):
+    def over_subsets(stacked, cts):
         out = []
         for subset in subsets:
             axes = [0 if i in subset else None for i in range(len(stacked))]
@@ -92,7 +92,7 @@ def test_vmap_over_every_subset_of_arguments(call):
 
     with enable_x64(True):
         stacked = [None if a[0] is None else cast([np.stack(a)], "float64")[0] for a in zip(*copies, strict=True)]
-        results = all_subsets(stacked, jnp.asarray(cts))
+        results = over_subsets(stacked, jnp.asarray(cts))
         for subset, got in zip(subsets, results, strict=True):
             looped = [
                 oracle([a if a is None else a[n if i in subset else 0] for i, a in enumerate(stacked)], jnp.asarray(cts[n])) for n in (0, 1)

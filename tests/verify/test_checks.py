@@ -189,7 +189,7 @@ def test_a_check_alone_catches_what_it_is_for(name):
 def found(spec, name):
     """What one check alone says, up to its first failure."""
     selected, seen = checks.select([name]), set()
-    for case in draw(spec, 0, range(104)):
+    for case in draw(spec, 0, range(45)):
         seen |= {finding.status for finding in judge(spec, case, selected).findings}
         if Status.FAIL in seen:
             break
