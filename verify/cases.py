@@ -199,8 +199,7 @@ def _draw_case(
     def leaf(path: str, arg: Arg) -> Any:
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
-        drawn_from = (arg.sample, arg.dims) if arg.sample else (arg.low, arg.high, arg.special)
-        domains.append(None if user is None else (arg.dtype, *drawn_from, kinks_of(path)))
+        domains.append(None if user is None else (replace(arg, dims=arg.dims if arg.sample else "", optional=False), kinks_of(path)))
         if "int" in arg.dtype and arg.low is arg.high is None and not arg.sample:
             arg = replace(arg, low=0, high=indices)
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng, full=index % 2 == 0))

@@ -48,7 +48,7 @@ def draw_values(
     `style` and `scale` (of "huge" and "tiny") say what kind of numbers, see `verify.styles`; one_signed: numbers without bounds are positive, whatever the style.
     """
     if arg.sample is not None:
-        return _sampled(rng, arg, shape, sizes, dtype)
+        return sampled(rng, arg, shape, sizes, dtype)
     if arg.dtype == "key":
         return Key(int(rng.integers(2**31)))
     if arg.dtype == "bool":
@@ -92,7 +92,7 @@ def _square(arg: Arg) -> bool:
     return len(dims) >= 2 and dims[-1] == dims[-2]
 
 
-def _sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, dtype: str) -> np.ndarray:
+def sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: Sizes, dtype: str) -> np.ndarray:
     """What the user's sample= gives, or a SpecError that says what was wanted."""
     assert arg.sample is not None
     wanted = f"sample(rng, sizes, dtype) must return numbers of shape {shape} for dims {arg.dims!r}"

@@ -267,7 +267,7 @@ def test_torch_agrees_where_it_is_installed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [1, pytest.param(3, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.nightly), pytest.param(3, marks=pytest.mark.nightly)])
 def test_other_numbers_of_dimensions_are_verified(rank):
     """The catalog's specs are of two dimensions."""
     space, kernel = "H W D"[: 2 * rank - 1], "K L M"[: 2 * rank - 1]

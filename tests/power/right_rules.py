@@ -374,6 +374,33 @@ def digamma(x):
     return jnp.where(down, total - jnp.pi / turned, total)
 
 
+def covariance(rng, sizes, dtype):
+    a = rng.standard_normal((sizes["n"], sizes["n"]))
+    return a @ a.T / sizes["n"] + np.eye(sizes["n"])
+
+
+def likelihood(k, y):
+    """Of a Gaussian, whose covariance is taken for symmetric and positive: another matrix has no Cholesky factor."""
+    return likelihood_forward(k, y)[0]
+
+
+def likelihood_of_any(k, y):
+    k = (k + k.T) / 2  # as jnp.linalg.cholesky takes it
+    return -(y @ jnp.linalg.solve(k, y) + jnp.linalg.slogdet(k)[1]) / 2
+
+
+def likelihood_forward(k, y):
+    factor = jnp.linalg.cholesky(k)
+    solved = jax.scipy.linalg.cho_solve((factor, True), y)
+    return -y @ solved / 2 - jnp.log(jnp.diagonal(factor)).sum(), (factor, solved)
+
+
+def likelihood_backward(residuals, ct):
+    factor, solved = residuals
+    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(len(solved), dtype=solved.dtype))
+    return ct * (jnp.outer(solved, solved) - (inverse + inverse.T) / 2) / 2, -ct * solved
+
+
 SEEN = Arg(
     dims="t s", dtype="bool", sample=lambda rng, sizes, dtype: (rng.random((sizes["t"], sizes["s"])) < 0.1) | (np.arange(sizes["s"]) == 0)
 )
@@ -413,6 +440,10 @@ RIGHT = (
           dtypes=("float32",)),
     right("complement-of-an-exponential", of_slope(log_of_complement, lambda x: 1 / jnp.expm1(x)), argument("n", low=0.0, high=20.0),
           reference=lambda x: jnp.log(1 - jnp.exp(-x)), dtypes=("float32",)),
+    right("complement-by-expm1", of_slope(log_of_complement, lambda x: 1 / jnp.expm1(x)), argument("n", low=1e-3, high=40.0),
+          reference=lambda x: jnp.log(-jnp.expm1(-x)), dtypes=("float32",)),
+    right("likelihood-by-cholesky", rule(likelihood, likelihood_forward, likelihood_backward), {"k": Arg(dims="n n", sample=covariance), "y": Arg(dims="n")},
+          reference=likelihood_of_any, sizes={"n": (1, 6)}, dtypes=("float32",)),
     right("reflections", rule(reflected, lambda v, x: (reflected(v, x), (v, reflected(v, x))), reflected_backward),
           {"v": Arg(dims="k n"), "x": Arg(dims="n")}, sizes={"k": (1, 4), "n": (1, 6)}, dtypes=("float32",)),
     right("key-that-nobody-reads", rule(lambda x, key: x + x, lambda x, key: (x + x, None), lambda _, ct: (2 * ct, None)), {"x": Arg(dims="n"), "key": Arg(dtype="key")}),

@@ -285,6 +285,7 @@ def test_a_slip_in_a_nested_loop_is_made_in_each_run_of_it():
     assert float(surgery.run(jaxpr, [jnp.array([2.0, 3.0])], slip)[0]) == 2
 
 
+@pytest.mark.nightly
 def test_a_key_among_the_residuals():
     dropped = rule(
         lambda x, key: jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0.0),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from verify import devices, tolerance
+from verify.checks.further import further, in_another_order
 from verify.noise import jittered, rounding_noise
 from verify.observation import Observation
 from verify.oracles.autodiff import coarsest
@@ -48,18 +49,14 @@ class Setting:
 
 
 def setting_of(observation: Observation, split: tuple[bool, ...]) -> Setting:
-    """Examples for the devices: the case's own, and others with its values in another order. split: of each floating-point argument."""
-    rng = observation.case.rng("sharding")
-
-    def stacked(values: np.ndarray) -> np.ndarray:
-        others = [rng.permutation(values.reshape(-1)).reshape(values.shape) for _ in range(devices.COUNT - 1)]
-        return np.stack([values, *others])
-
+    """Examples for the devices: the case's own, and further ones. split: of each floating-point argument."""
+    rng, others = observation.case.rng("sharding"), range(devices.COUNT - 1)
+    every = [observation.diff, *(further(observation, rng, split) for _ in others)]
     is_key = [isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in observation.rest]
     return Setting(
         split=split,
-        diff=[stacked(values) if on else values for values, on in zip(observation.diff, split, strict=True)],
-        cts=[stacked(ct) for ct in observation.cts["base"]],
+        diff=[np.stack(values) if on else values[0] for values, on in zip(zip(*every, strict=True), split, strict=True)],
+        cts=[np.stack([ct, *(in_another_order(rng, ct) for _ in others)]) for ct in observation.cts["base"]],
         dtypes=observation.measured[0].dtypes,
         keys=tuple(jax.random.key_impl(leaf) if key else None for leaf, key in zip(observation.rest, is_key, strict=True)),
         rest=[np.asarray(jax.random.key_data(leaf) if key else leaf) for leaf, key in zip(observation.rest, is_key, strict=True)],

@@ -14,6 +14,7 @@ import numpy as np
 
 from verify import engine, programs, transforms
 from verify.checks.compare import compare, compare_twice, failed
+from verify.checks.further import further, in_another_order
 from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
@@ -86,16 +87,11 @@ class Examples:
 
 
 def examples(observation: Observation, purpose: str, on: Sequence[bool], ct_on: bool = True, count: int = 2) -> Examples:
-    """`count` examples: the case itself, and others with the same set of values, which so stay in the function's domain."""
+    """`count` examples: the case itself, and further ones."""
     rng = observation.case.rng(purpose)
-
-    def more(values: np.ndarray, has: bool) -> np.ndarray:
-        return np.stack([values, *(_another(rng, values) for _ in range(count - 1))]) if has else values
-
-    pairs = observation.call.call.pair_leaves
-    diff = [more(_packed(x, k in pairs), has) for k, (x, has) in enumerate(zip(observation.diff, on, strict=True))]
-    diff = [_unpacked(x, k in pairs) for k, x in enumerate(diff)]
-    cts = [more(ct, ct_on) for ct in observation.cts["base"]]
+    every = [observation.diff, *(further(observation, rng, on) for _ in range(count - 1))]
+    diff = [np.stack(values) if has else values[0] for values, has in zip(zip(*every, strict=True), on, strict=True)]
+    cts = [np.stack([ct, *(in_another_order(rng, ct) for _ in range(count - 1))]) if ct_on else ct for ct in observation.cts["base"]]
 
     @functools.cache
     def each(rough: bool) -> tuple[Estimate, ...]:
@@ -105,18 +101,6 @@ def examples(observation: Observation, purpose: str, on: Sequence[bool], ct_on: 
         return tuple(gradient_at(observation, *example, rough) for example in apart)
 
     return Examples(diff=diff, cts=cts, on=list(on), ct_on=ct_on, each=each)
-
-
-def _another(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
-    return rng.permutation(values.reshape(-1)).reshape(values.shape)
-
-
-def _packed(x: np.ndarray, is_pair: bool) -> np.ndarray:
-    return x[..., 0] + 1j * x[..., 1] if is_pair else x
-
-
-def _unpacked(x: np.ndarray, is_pair: bool) -> np.ndarray:
-    return np.stack([x.real, x.imag], -1) if is_pair else x
 
 
 def judge_program(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify.observation import Observation
-from verify.oracles.autodiff import at_kink
+from verify.oracles.autodiff import at_kink, gradient
 from verify.oracles.finite_difference import slope
 from verify.tolerance import CANNOT_TELL, EPS, NOISE_FACTOR, RELATIVE_64
 from verify.values import largest, wide
@@ -35,6 +35,11 @@ def _contradiction(observation: Observation) -> str:
     bound = error + relative * size
     if not np.isfinite(bound) or bound > CANNOT_TELL * max(size, abs(value)) or abs(known - value) <= bound:
         return ""
+    if observation.measured and observation.measured[0].dtype == "float64":  # JAX's derivative of expm1 has nine digits at -20
+        errors = gradient(observation, observation.measured[0], rough=True).error
+        _, room = project([np.where(np.isfinite(e), e, 0.0) for e in errors], measured.direction)
+        if abs(known - value) <= bound + room:
+            return ""
     return (
         f"the oracles disagree (along a random direction, finite differences say {value:.10g} +- {bound:.2g}, autodiff of the reference "
         f"{known:.10g}): the reference's own derivative is not that of the function's values. Does it use stop_gradient, rounding, bits, an index out of range or a custom "
