@@ -75,6 +75,7 @@ CT_SCALE = {"float64": 40, "float32": 20, "bfloat16": 20, "float16": 4}
 HIDDEN = 0.25  # float64: of the cotangent, the gradient that something inside of a function may have although the function's own is 0
 SATURATION = 1e3  # float64: how much larger than cotangent * output / argument a gradient's rounding may be where large arguments saturate
 GROSS = 0.9  # an error of so much of a value is no rounding
+ONE_VALUE = 1e-4  # two values that differ by more of themselves, and by 1e-3 of it of the largest, are those of two functions
 NEAR_HUGE = 2.0**-4  # a derivative this far below the dtype's largest number must come out finite
 
 # Finite differences: central, steps FIRST_STEP * STEP_RATIO**-k relative to the argument. The first is limited by truncation, the last by

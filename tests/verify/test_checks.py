@@ -1,5 +1,6 @@
 """Every check, run alone, catches a wrong rule and lets the right one beside it pass. (`tests/power` has many more of both.)"""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -257,21 +258,48 @@ def test_an_empty_output_does_not_hide_how_the_others_are_scaled():
     assert {finding.status for finding in run(spec, cases=2, checks=["linearity"]).findings} == {Status.PASS}
 
 
-def test_a_use_is_not_blamed_for_the_values_of_its_examples():
-    """A backward that counts on ascending values is given others only where a transformation has several examples."""
-
-    def ascending(rng, sizes, dtype):
-        return np.sort(rng.integers(1, 1000, size=sizes["n"])) / 100
-
+def right_for_ascending_values():
     def backward(x, ct):
         return (jnp.where(jnp.all(x[1:] >= x[:-1]), 1.0, 2.0) * jnp.cos(x) * ct,)
 
-    fn = jax.custom_vjp(jnp.sin)
-    fn.defvjp(lambda x: (jnp.sin(x), x), backward)
-    spec = Spec(name="ascending", fn=fn, args={"x": Arg(dims="n", sample=ascending)}, sizes={"n": (3, 9)}, dtypes=())
-    verdict = run(spec, cases=24, checks=["gradient", "vmap"])
-    assert {finding.check for finding in verdict.findings if finding.status is Status.FAIL} == {"vmap"}
+    return rule(jnp.sin, lambda x: (jnp.sin(x), x), backward)
+
+
+def test_examples_of_a_transformation_are_drawn_by_sample_too():
+    def ascending(rng, sizes, dtype):
+        return np.sort(rng.integers(1, 1000, size=sizes["n"])) / 100
+
+    args = {"x": Arg(dims="n", sample=ascending)}
+    spec = Spec(name="ascending", fn=right_for_ascending_values(), args=args, sizes={"n": (3, 9)}, dtypes=())
+    verdict = run(spec, cases=24, checks=["gradient", "vmap", "scan", "reuse", "sharding"])
+    assert verdict.status is Status.PASS, str(verdict)
+    anyhow = dataclasses.replace(spec, name="anyhow", args={"x": Arg(dims="n")})
+    assert run(anyhow, cases=24, checks=["gradient"]).status is Status.FAIL
+
+
+def test_a_use_is_not_blamed_for_the_values_of_its_examples():
+    """Of arrays that are given as they are, the others hold the values in another order; the rule is wrong in a plain call with them."""
+    verdict = check_arrays(right_for_ascending_values(), jnp.array([0.1, 0.4, 0.9, 1.3]), checks=["vmap"])
+    assert verdict.status is Status.FAIL
     assert "wrong in a plain call, too" in verdict.diagnosis
+
+
+def test_examples_stay_where_function_and_reference_are_the_same():
+    """With another `low` beside the same `high`, the distance has another sign than the function takes for granted."""
+    drawn = {}
+
+    def low(rng, sizes, dtype):
+        drawn["low"] = rng.integers(0, 1000, size=sizes["n"]) / 100
+        return drawn["low"]
+
+    def high(rng, sizes, dtype):
+        return drawn["low"] + rng.integers(1, 100, size=sizes["n"]) / 100
+
+    distance = rule(lambda low, high: high - low, lambda low, high: (high - low, None), lambda _, ct: (-ct, ct))
+    args = {"low": Arg(dims="n", sample=low), "high": Arg(dims="n", sample=high)}
+    spec = Spec(name="distance", fn=distance, reference=lambda low, high: jnp.abs(high - low), args=args, sizes={"n": (3, 9)}, dtypes=())
+    verdict = run(spec, cases=40, checks=["gradient", "vmap", "scan"])
+    assert verdict.status is Status.PASS, str(verdict)
 
 
 def test_a_second_derivative_behind_many_kinks_that_no_first_derivative_shows():
