@@ -48,6 +48,7 @@ from manual_vjp._windows import MANY, Numbers, Padding, Window, cropped, flatten
 from verify.spec import Arg, Spec
 
 BLOCK = 2**20  # elements of X that are in a core's cache together with what is made of them
+NARROW = 160  # columns of X in one product of the kernel's cotangent: more are faster as a product over groups, of which XLA turns one side round
 Residuals = tuple[Array, Array, Array | None]  # x, w, b
 Static = tuple[tuple[Window, ...], int]  # a window for each spatial dimension, groups
 
@@ -220,12 +221,18 @@ def _w_ct_as_products(x: Array, y_ct: Array, windows: tuple[Window, ...], groups
         rows = [
             jnp.concatenate(columns[k : k + along], -1) for k in range(0, len(columns), along)
         ]  # of the kernel: products of a good size
-        found = [jnp.einsum("ngk,ngo->kgo", row, own, preferred_element_type=compute) for row in rows]
-        return total + jnp.concatenate(found)
+        return total + jnp.concatenate([_outer(row, own, compute) for row in rows])
 
     none = jnp.zeros((math.prod(v.size for v in windows) * (x.shape[-1] // groups), groups, out // groups), compute)
     w_ct = over_blocks(add, none, len(x), max(elements // max(each, 1), 1), (x, y_ct))
     return w_ct.reshape(*(v.size for v in windows), x.shape[-1] // groups, out)
+
+
+def _outer(row: Array, own: Array, compute: jnp.dtype) -> Array:
+    """sum_n row_ngk own_ngo, as (k, g, o). Few columns without groups: a plain product, with the wider side first, is up to twice as fast."""
+    if row.shape[1] == 1 and row.shape[2] <= NARROW:
+        return jnp.matmul(own[:, 0].T, row[:, 0], preferred_element_type=compute).T[:, None]
+    return jnp.einsum("ngk,ngo->kgo", row, own, preferred_element_type=compute)
 
 
 def _w_ct_of_channels(x: Array, y_ct: Array, windows: tuple[Window, ...], groups: int, compute: jnp.dtype) -> Array:
