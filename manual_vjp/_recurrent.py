@@ -145,6 +145,10 @@ def _plus(product: Array, b: Array | None) -> Array:
 
 
 def _outer(a: Array, ct: Array) -> Array:
-    """The cotangent of weights. Along one axis: of a product over two, XLA copies the operands."""
-    count = math.prod(a.shape[:-1])
-    return a.reshape(count, a.shape[-1]).T @ ct.reshape(count, ct.shape[-1])
+    """The cotangent of weights. On CPU along one axis, as XLA copies the operands of a product over two; elsewhere a batch may be split over devices."""
+
+    def along_one(a: Array, ct: Array) -> Array:
+        count = math.prod(a.shape[:-1])
+        return a.reshape(count, a.shape[-1]).T @ ct.reshape(count, ct.shape[-1])
+
+    return jax.lax.platform_dependent(a, ct, cpu=along_one, default=ft.partial(jnp.tensordot, axes=((0, 1), (0, 1))))
