@@ -188,6 +188,41 @@ def nothing_of_nothing(residuals, ct):
 SINE = argument("*shape")
 POSITIVE = argument("n", low=0.0, high=4.0)
 TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
+
+
+def softened(x, t):
+    return jnp.tanh(x / t)
+
+
+def of_temperature(power):
+    """dy/dt = -(1 - y^2) x / t^2."""
+
+    def backward(residuals, ct):
+        x, t = residuals
+        z_ct = ct * (1 - softened(x, t) ** 2)
+        return z_ct / t, -jnp.sum(z_ct * x) / t**power
+
+    return backward
+
+
+def gated(p, q):
+    """p times the tanh of its product with q, plus q."""
+    gate = jnp.tanh((p * q).sum(-1, keepdims=True))
+    return gate * p + q
+
+
+def gated_backward(through_q):
+    """The gate depends on both; through_q = 0 forgets that it does on q."""
+
+    def backward(residuals, ct):
+        p, q = residuals
+        gate = jnp.tanh((p * q).sum(-1, keepdims=True))
+        s_ct = (ct * p).sum(-1, keepdims=True) * (1 - gate**2)
+        return ct * gate + s_ct * q, ct + through_q * s_ct * p
+
+    return backward
+
+
 ENTRIES = (
     entry("float32-cotangent", "dtype", jnp.sin, sine_forward, float32_cotangent, sine_backward, SINE, "structure", cases=40, trigger=True),
     entry("one-in-65536", "size", jnp.sin, sine_forward, one_wrong_element, sine_backward, argument("n m"), "gradient", sizes={"n": (256, 256), "m": (256, 256)}, cases=4, trigger=True),
@@ -231,6 +266,10 @@ ENTRIES = (
           {"x": Arg(dims="n", low=0.0, high=1.0), "y": Arg(dims="n", low=0.1, high=1.0)}, "gradient", trigger=True),
     entry("power-at-the-bound", "special value", power, power_forward, power_of_zero, power_backward,
           {"x": Arg(dims="n", low=0.0, high=4.0), "y": Arg(dims="n", low=1.0, high=3.0)}, ("gradient", "extremes"), trigger=True),
+    entry("temperature-once", "scale", softened, lambda x, t: (softened(x, t), (x, t)), of_temperature(1), of_temperature(2),
+          {"x": Arg(dims="n"), "t": Arg(low=0.5, high=3.0)}, "gradient"),
+    entry("angle-of-one-argument", "dropped term", gated, lambda p, q: (gated(p, q), (p, q)), gated_backward(0), gated_backward(1),
+          {"p": Arg(dims="n d"), "q": Arg(dims="n d")}, "gradient"),
     entry("entropy-of-the-certain", "magnitude", certainty, certainty_forward, log_of_zero, certainty_backward, argument("n d"),
           "extremes", trigger=True),
 )  # fmt: skip

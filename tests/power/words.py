@@ -61,6 +61,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "bias-of-first-batch": ("of bias: it counts only the first of", "along axis 0"),
     "softcap-dropped": ("the upstream cotangent itself, as if the function were the identity",),
     # elementwise_rules
+    "temperature-once": ("of t: it is the right one times t",),
+    "angle-of-one-argument": ("as a constant in the cotangent of q, and of no other argument",),
     "float32-cotangent": ("float32 where x is bfloat16", "astype"),
     "one-in-65536": ("only one of 65536 elements is wrong: x[156, 64]",),
     "slope-lost-at-the-ends": ("is at least 1 in magnitude, and 0 there",),

@@ -69,6 +69,9 @@ def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
         if isinstance(value, float) and 0 < value < 1:
             yield f"1 - {name}", 1 - value
             yield f"1/(1 - {name})", 1 / (1 - value)
+    for name, values in zip(e.names, e.observation.diff, strict=True):
+        if values.size == 1 and (value := float(values.reshape(-1)[0])) > 0:
+            yield from ((name, value), (f"1/{name}", 1 / value), (f"{name}^2", value**2), (f"1/{name}^2", 1 / value**2))
 
 
 def factor_sentence(readings: dict[str, float]) -> str | None:

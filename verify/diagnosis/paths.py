@@ -169,6 +169,12 @@ def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
     if e.equals_rule(twice) and any(cut[leaf].any() for leaf in range(len(cut)) if e.wrong(leaf)):
         yield "2 alone", "counts the path through {} twice and leaves out the others, as if both were the same"
         return
+    if e.equals_rule([c if e.wrong(leaf) else w for leaf, (c, w) in enumerate(zip(cut, e.want, strict=True))]):
+        names = [e.names[leaf] for leaf in range(len(cut)) if e.wrong(leaf)]
+        elsewhere = any(w.size and not e.wrong(leaf) and not e.same(c, w) for leaf, (c, w) in enumerate(zip(cut, e.want, strict=True)))
+        only = f" in the cotangent of {' and of '.join(names)}, and of no other argument" if elsewhere else ""
+        yield f"0{only}", f"treats {{}} as a constant{only}: its derivative is dropped"
+        return
     m = _factor(e, cut)
     if m is None or not e.equals_rule([c + m * (w - c) for c, w in zip(cut, e.want, strict=True)]):
         return
