@@ -206,9 +206,9 @@ def of_temperature(power):
 
 
 def gated(p, q):
-    """p times the tanh of its product with q, plus q."""
+    """p times the tanh of its product with q, plus q^2."""
     gate = jnp.tanh((p * q).sum(-1, keepdims=True))
-    return gate * p + q
+    return gate * p + q**2
 
 
 def gated_backward(through_q):
@@ -218,7 +218,7 @@ def gated_backward(through_q):
         p, q = residuals
         gate = jnp.tanh((p * q).sum(-1, keepdims=True))
         s_ct = (ct * p).sum(-1, keepdims=True) * (1 - gate**2)
-        return ct * gate + s_ct * q, ct + through_q * s_ct * p
+        return ct * gate + s_ct * q, 2 * ct * q + through_q * s_ct * p
 
     return backward
 
