@@ -302,6 +302,54 @@ def test_examples_stay_where_function_and_reference_are_the_same():
     assert verdict.status is Status.PASS, str(verdict)
 
 
+def root(a, b):
+    """x^3 + a x = b by bisection, whose derivative by JAX is 0."""
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        below = middle**3 + a * middle < b
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    return sum(jax.lax.fori_loop(0, 64, halve, (jnp.full_like(b, -4), jnp.full_like(b, 4)))) / 2
+
+
+def of_root(factor):
+    """(3 x^2 + a) dx = db - x da."""
+
+    def backward(residuals, ct):
+        a, x = residuals
+        b_ct = ct / (factor * x * x + a)
+        return -x * b_ct, b_ct
+
+    return backward
+
+
+def test_where_autodiff_of_the_primal_is_no_derivative_of_its_values():
+    """In cases in which differences cannot tell, and in those in which they can, too, where a rule is right by neither."""
+    args = {"a": Arg(dims="n", low=0.5, high=3.0), "b": Arg(dims="n", low=-4.0, high=4.0)}
+
+    def verdict(factor):
+        fn = rule(root, lambda a, b: (root(a, b), (a, root(a, b))), of_root(factor))
+        return run(Spec(name="root", fn=fn, args=args, sizes={"n": (1, 6)}, dtypes=()), cases=90)
+
+    right, wrong = verdict(3), verdict(1)
+    assert right.status is Status.PASS, str(right)
+    assert {finding.check for finding in right.findings if finding.status is Status.SKIP} >= {"gradient", "finite-difference"}
+    assert wrong.status is Status.FAIL
+    assert {finding.check for finding in wrong.findings if finding.status is Status.FAIL} == {"finite-difference"}
+
+
+def test_a_rule_that_is_right_by_autodiff_alone_is_not_judged():
+    def primal(x):
+        return x * jax.lax.stop_gradient(x)
+
+    def verdict(factor):
+        return run(Spec(name="half", fn=rule(primal, lambda x: (primal(x), x), lambda x, ct: (factor * ct * x,)), args=VECTOR), cases=30)
+
+    assert [verdict(factor).status for factor in (1, 2, 3)] == [Status.INCONCLUSIVE, Status.PASS, Status.FAIL]
+
+
 def test_a_second_derivative_behind_many_kinks_that_no_first_derivative_shows():
     """All zeros: the gradient by x is 0 on both sides of each relu's kink, as w is 0, and the mixed second derivative is a sum with each term there or not."""
 

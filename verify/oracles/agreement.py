@@ -12,6 +12,7 @@ from verify.oracles.finite_difference import slope
 from verify.tolerance import CANNOT_TELL, EPS, NOISE_FACTOR, RELATIVE_64
 from verify.values import largest, wide
 
+DISAGREE = "the oracles disagree"
 ORDINARY = (1e-2, 1e2)  # magnitudes of inputs that are neither tiny nor huge
 
 
@@ -41,7 +42,7 @@ def _contradiction(observation: Observation) -> str:
         if abs(known - value) <= bound + room:
             return ""
     return (
-        f"the oracles disagree (along a random direction, finite differences say {value:.10g} +- {bound:.2g}, autodiff of the reference "
+        f"{DISAGREE} (along a random direction, finite differences say {value:.10g} +- {bound:.2g}, autodiff of the reference "
         f"{known:.10g}): the reference's own derivative is not that of the function's values. Does it use stop_gradient, rounding, bits, an index out of range or a custom "
         f"rule, or is this a kink? If it is meant (a straight-through estimator), say so in known_gaps, for finite-difference, taylor, adjoint, complex-step and second-order: then autodiff judges alone"
     )
