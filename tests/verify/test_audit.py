@@ -394,6 +394,12 @@ def command(folder, *arguments):
     )
 
 
+def test_what_a_program_prints_is_not_lost_when_its_process_is_slow_to_end(folder):
+    module = folder / "model.py"
+    module.write_text(f"import atexit, time\natexit.register(time.sleep, 5)\n{module.read_text()}")
+    assert "trained" in command(folder, "model.py", "--check", "gradient").stderr
+
+
 def test_command_line_audits_a_program_and_a_script(folder):
     done = command(folder, "model:loss", "--args", "model:example", "--check", "gradient", "--json", "a.json")
     assert done.returncode == 1, done.stderr

@@ -46,6 +46,7 @@ class Channel:
         self._say("refused", text=str(error))
 
     def _say(self, kind: str, **fields: Any) -> None:
+        sys.stdout.flush()  # the parent ends this process when it has heard the last line: what the program printed must be out before
         self._stream.write(json.dumps({"kind": kind, **fields}) + "\n")
         self._stream.flush()
 
