@@ -6,6 +6,7 @@ import functools as ft
 import importlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -389,8 +390,15 @@ def folder(tmp_path):
 
 
 def command(folder, *arguments):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as most have it
     return subprocess.run(
-        [sys.executable, "-m", "verify.cli", "audit", *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "verify.cli", "audit", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
