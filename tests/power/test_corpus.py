@@ -80,7 +80,7 @@ def passes_in_its_dtypes(spec: Spec, cases: int) -> None:
     verdict = run(spec, cases=cases)
     assert verdict.status is Status.PASS, str(verdict)
     judged = {finding.dtype for finding in verdict.findings if finding.check in ("gradient", "precision") and finding.status is Status.PASS}
-    assert "float64" in judged
+    assert judged & {"float64", "float32"}  # a kernel may know no 64-bit types
     assert judged & set(spec.dtypes) or not spec.dtypes  # which of them depends on the sizes: empty arrays are run in float64 alone
 
 
