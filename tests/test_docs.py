@@ -9,6 +9,7 @@ under a line `<!-- not run: WHY -->` (a package that is not installed here).
 import contextlib
 import importlib.util
 import io
+import linecache
 import re
 import shlex
 import subprocess
@@ -80,9 +81,11 @@ def test_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path) -> N
         if kind == "python" and (named := re.match(r"# (\w+\.py)\n", text)):
             (folder / named[1]).write_text(text)
         elif kind == "python":
-            stream = io.StringIO()
+            stream, script = io.StringIO(), folder / "example.py"
+            script.write_text(text)
+            linecache.checkcache(str(script))
             with contextlib.redirect_stdout(stream):
-                exec(compile(text, where, "exec"), namespace)
+                exec(compile(text, str(script), "exec"), namespace)
             printed = stream.getvalue()
         elif kind == "text":
             if printed is not None:

@@ -20,10 +20,11 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_the_published_slip_prints_what_the_readme_shows() -> None:
-    stream = io.StringIO()
+def test_the_published_slip_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    stream, script = io.StringIO(), tmp_path / "slip.py"
+    script.write_text(PYTHON[0])
     with contextlib.redirect_stdout(stream):
-        exec(compile(PYTHON[0], "README.md", "exec"), {})
+        exec(compile(PYTHON[0], str(script), "exec"), {})
     assert words(PRINTED) in words(stream.getvalue())
     repaired = PYTHON[0].replace("return y_ct @ w,", "return y_ct @ w.T,")
     assert repaired != PYTHON[0]

@@ -135,12 +135,18 @@ def exact_noise(
 ) -> tuple[list[np.ndarray], list[Result]]:
     """The noise of a float64 program's gradients around the first of `truths`, which is at `ct`, and the program at the moved inputs that show it."""
     moved = [jittered(program, case, k, dtype, diff, rest, ct) for k in range(tolerance.JITTERS)]
+    terms = sum(float(np.sum(np.abs(c * out)[np.isfinite(out)])) for c, out in zip(ct, truths[0]["reference_out"], strict=True))
+    ulp = (
+        tolerance.EPS[dtype] * terms * max(map(largest, diff), default=0.0)
+    )  # of terms that cancel, such as a cotangent times a value times a key
     least = sum(map(largest, ct))
-    if case.style == "huge":  # few ulps of huge terms that cancel look like a switch between two values
-        terms = sum(float(np.sum(np.abs(c * out)[np.isfinite(out)])) for c, out in zip(ct, truths[0]["reference_out"], strict=True))
-        least = max(least, tolerance.FLOOR_ULPS * tolerance.EPS[dtype] * terms * max(map(largest, diff)) / tolerance.KINK_JUMP)
+    if case.style == "huge":  # few ulps of huge terms look like a switch between two values
+        least = max(least, tolerance.FLOOR_ULPS * ulp / tolerance.KINK_JUMP)
     alike = functools.partial(jittered_alike, program, case, dtype, diff, rest, ct)
     noise = rounding_noise(truths[0], moved, stress=case.stress, alike=alike, least=least)
+    if case.stress and np.isfinite(ulp):  # what is below an ulp of the terms is nothing but their rounding, even if no moved input shows it
+        below = [max(largest(truth["reference"][i]) for truth in truths) <= ulp for i in range(len(noise))]
+        noise = [np.maximum(own, ulp) if nothing else own for own, nothing in zip(noise, below, strict=True)]
     return recomputed(noise, truths, diff) if case.style == "huge" else noise, moved
 
 

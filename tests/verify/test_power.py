@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 import verify
+from verify.backward import edits, surgery
 from verify.cases import draw
 from verify.checks import ALL
 from verify.cli import main
-from verify.power import edits, ends, surgery
+from verify.power import ends
 from verify.power.ladder import smallest_caught
 from verify.power.measure import judge_edits, summarised
 from verify.power.mutant import Edit, mutated, operation

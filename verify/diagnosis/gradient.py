@@ -16,6 +16,7 @@ from verify.diagnosis.at_values import at_values, in_common
 from verify.diagnosis.entries import entries
 from verify.diagnosis.evidence import Evidence, Explained, gather, of
 from verify.diagnosis.factors import factor_sentence, factors
+from verify.diagnosis.mends import mends
 from verify.diagnosis.outputs import through, wrong_outputs
 from verify.diagnosis.paths import paths
 from verify.diagnosis.products import strange_product, wrong_product
@@ -67,8 +68,8 @@ class Gradient:
         """What is wrong with each argument's cotangent, or with all of them at once; where no cause is found, what can be seen."""
         e = self.first
         wrong = [leaf for leaf in range(len(e.names)) if e.wrong(leaf)]
-        if causes := self._causes(wrong):
-            return causes
+        if told := [*self._causes(wrong), *self._mends()]:
+            return told
         return self._of_leaves(
             {leaf: self._seen(leaf) for leaf in wrong} or {leaf: patterns.nearly(e, leaf) for leaf in range(len(e.names))}
         )
@@ -178,6 +179,11 @@ class Gradient:
                 others = paths(e, found)
                 found = {key: text for key, text in found.items() if key in others}
         return list(found.values())[:1]
+
+    def _mends(self) -> list[str]:
+        """One change of the rule's own source that would make it right, in all cases."""
+        wrong = [e for e in self.more if any(e.wrong(leaf) for leaf in range(len(e.names)))]
+        return mends([self.first, *wrong], self._right[:1]) if self.output is None else []
 
     def _factor(self, leaf: int) -> str | None:
         """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""

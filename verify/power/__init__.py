@@ -1,8 +1,6 @@
 """Breaks a rule's backward on purpose, one edit at a time, and counts what the verification catches.
 
-edits.py     what may go wrong in one equation of a backward pass
 ends.py      what may go wrong at its ends: a residual, the incoming cotangent, a cotangent of an argument
-surgery.py   a traced backward run again with one equation changed, and where each equation stands in the user's source
 mutant.py    a function with the primal of the user's and a broken derivative
 screen.py    whether an edit changes any cotangent at all, in float64, on given inputs
 ladder.py    the smallest relative error that is caught in each dtype

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from verify.api import as_spec
+from verify.backward import surgery
+from verify.backward.edits import cannot_run
 from verify.errors import InternalError
-from verify.power import surgery
-from verify.power.edits import cannot_run
 from verify.power.ladder import smallest_caught
 from verify.power.mutant import Edit, mutated
 from verify.power.plan import Plan, catching_check, prepare_plan

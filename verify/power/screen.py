@@ -13,12 +13,14 @@ import jax
 import numpy as np
 
 from verify import _compat, engine, programs
+from verify.backward import edits, surgery
+from verify.backward.opened import opened, pulled
 from verify.cases import Case
 from verify.observation import natural_scale
-from verify.power import edits, ends, surgery
-from verify.power.mutant import Edit, changed, numbered, opened, pulled, run
+from verify.power import ends
+from verify.power.mutant import Edit, changed, numbered, run
 from verify.spec import Spec
-from verify.tolerance import FLOOR_ULPS
+from verify.tolerance import FLOOR_ULPS, SATURATION
 from verify.values import cast, largest, wide
 
 EQUIVALENT = 1e-12  # relative to the array's largest: rounding of a sum in another order stays below, every wrong formula lies above
@@ -70,9 +72,10 @@ def prepare(spec: Spec, case: Case) -> Prepared:
         jaxpr = jax.make_jaxpr(pulled(found["tree"]))(residuals, cts)
     want = engine.exact(lambda r, c: surgery.run(jaxpr, [*r, *c]), residuals, cts)(residuals, cts)
     fits = dict(_fitting(jaxpr, residuals, cts, found["paths"], list(call.names)))
+    most = np.inf if case.style == "huge" else SATURATION  # few ulps of huge terms are no mistake
     return Prepared(
         case=case, jaxpr=jaxpr, residuals=residuals, cts=cts, paths=found["paths"], names=list(call.names), want=[np.asarray(w) for w in want],
-        sizes=[natural_scale(wide(x), cts, [wide(o) for o in out]) for x in diff], fits=fits,
+        sizes=[natural_scale(wide(x), cts, [wide(o) for o in out], most) for x in diff], fits=fits,
     )  # fmt: skip
 
 

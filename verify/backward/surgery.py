@@ -59,50 +59,53 @@ def places(jaxpr: Any) -> list[Place]:
     for path, body, equation, lines in _visit(jaxpr, (), (), library=False):
         which = (lines, equation.primitive.name, body)
         counts[which] = counts.get(which, -1) + 1
-        name = CALLED_FROM.join(lines[: 1 if LOCAL in lines[0] else 2]) if lines else ""
-        found.append(Place((name, equation.primitive.name, counts[which]), path, equation))
+        found.append(Place(key_of(lines, equation, counts[which]), path, equation))
     return found
+
+
+def key_of(lines: Lines, equation: Any, count: int) -> Key:
+    return CALLED_FROM.join(lines[: 1 if LOCAL in lines[0] else 2]) if lines else "", equation.primitive.name, count
 
 
 def _visit(jaxpr: Any, path: Path_, outer: Lines, library: bool, body: Path_ = ()) -> Iterator[tuple[Path_, Path_, Any, Lines]]:
     """(path, that of the loop's body or the branch that it is in, equation, lines) of each equation that holds no others."""
     for i, equation in enumerate(_compat.closed(jaxpr).jaxpr.eqns):
-        source = outer if library else _lines(equation) or outer
-        inner = _inner(equation)
-        if not inner:
+        source = outer if library else lines_of(equation) or outer
+        inside = inner(equation)
+        if not inside:
             yield (*path, i), body, equation, source
-        for label, program in inner:
+        for label, program in inside:
             here = (*path, i, label)
             own = here if equation.primitive.name in REBUILT else body
-            yield from _visit(program, here, source, library or _is_library(equation, program), own)
+            yield from _visit(program, here, source, library or is_library(equation, program), own)
 
 
-def _lines(equation: Any) -> Lines:
+def lines_of(equation: Any) -> Lines:
     """The user's line, and those that called it."""
     lines = itertools.takewhile(lambda line: not line.startswith(VERIFY), _compat.source_lines(equation))
     return tuple(line for line in lines if line != "unknown")
 
 
-def _is_library(equation: Any, program: Any) -> bool:
+def is_library(equation: Any, program: Any) -> bool:
     """A function that JAX itself jits, such as `jnp.where`: it is traced once, so its lines are those of whoever came first."""
     info = getattr(_compat.closed(program).jaxpr, "debug_info", None)
     return equation.primitive.name in INLINE and str(getattr(info, "func_src_info", "")).partition(" at ")[2].startswith(JAX)
 
 
-def _inner(equation: Any) -> list[tuple[Any, Any]]:
+def inner(equation: Any) -> list[tuple[Any, Any]]:
     """The programs inside of an equation that may be changed, by label."""
     name, params = equation.primitive.name, equation.params
     if name in _compat.CUSTOM_RULES:
         return [(label, params[label]) for label in ("call_jaxpr", "fun_jaxpr") if label in params][:1]
     if name == "cond":
         platforms = params.get("branches_platforms") or [None] * len(params["branches"])
-        return [(("branches", k), branch) for k, branch in enumerate(params["branches"]) if k in _taken(platforms)]
+        return [(("branches", k), branch) for k, branch in enumerate(params["branches"]) if k in taken(platforms)]
     if name in INLINE or name in REBUILT:
         return [(label, params[label]) for label in ("jaxpr", "call_jaxpr") if label in params][:1]
     return []
 
 
-def _taken(platforms: Sequence[Sequence[str] | None]) -> set[int]:
+def taken(platforms: Sequence[Sequence[str] | None]) -> set[int]:
     """Which branches can run here: of a choice by platform (`jax.lax.platform_dependent`) the host's where there is no accelerator, of any other all."""
     if engine.accelerated():
         return set(range(len(platforms)))
@@ -129,7 +132,7 @@ def run(jaxpr: Any, args: Sequence[Any], operation: Operation | None = None, pat
         if operation is not None and here in operation.paths:
             outputs = operation.replacement(equation, values)
         elif name in INLINE or (aimed and name in _compat.CUSTOM_RULES):
-            ((label, program),) = _inner(equation)
+            ((label, program),) = inner(equation)
             outputs = run(program, values, operation, (*here, label), lines)
         elif aimed and operation is not None:
             outputs = _compat.bind(equation, values, _rebuilt(equation, operation, here))
@@ -142,7 +145,7 @@ def run(jaxpr: Any, args: Sequence[Any], operation: Operation | None = None, pat
 def _rebuilt(equation: Any, operation: Operation, here: Path_) -> dict[str, Any]:
     """The parameters of a loop, branch or checkpoint, with the operation done inside."""
     params = dict(equation.params)
-    for label, program in _inner(equation):
+    for label, program in inner(equation):
         if not operation.within((*here, label)):
             continue
         changed: Any = jax.make_jaxpr(

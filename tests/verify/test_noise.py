@@ -1,0 +1,53 @@
+"""Rounding of terms that cancel is no mistake, even where no moved input happens to show it; what is larger than it is one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from verify import Arg, Spec, Status, replay
+
+UNLUCKY = "flash/0/41"  # one key of size 2,000: the base shows an ulp of its terms, and none of four moved inputs does
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> tuple[jax.Array, jax.Array]:
+    lse = jax.nn.logsumexp(scores(q, k, causal), axis=-1)
+    return jnp.einsum("hqk,hkd->hqd", jnp.exp(scores(q, k, causal) - lse[..., None]), v), lse
+
+
+def scores(q: jax.Array, k: jax.Array, causal: bool) -> jax.Array:
+    s = jnp.einsum("hqd,hkd->hqk", q, k) / q.shape[-1] ** 0.5
+    return jnp.where(jnp.tril(jnp.ones(s.shape[1:], bool)), s, -jnp.inf) if causal else s
+
+
+def flash(extra: float) -> Spec:
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+    def rule(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
+        return attend(q, k, v, causal)[0]
+
+    def forward(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        out, lse = attend(q, k, v, causal)
+        return out, (q, k, v, out, lse)
+
+    def backward(causal: bool, residuals: tuple[jax.Array, ...], ct: jax.Array) -> tuple[jax.Array, ...]:
+        q, k, v, out, lse = residuals
+        p = jnp.exp(scores(q, k, causal) - lse[..., None])
+        s_ct = p * (jnp.einsum("hqd,hkd->hqk", ct, v) - (ct * out).sum(-1, keepdims=True) + extra) / q.shape[-1] ** 0.5
+        return jnp.einsum("hqk,hkd->hqd", s_ct, k), jnp.einsum("hqk,hqd->hkd", s_ct, q), jnp.einsum("hqk,hqd->hkd", p, ct)
+
+    def reference(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
+        return jnp.einsum("hqk,hkd->hqd", jax.nn.softmax(scores(q, k, causal), axis=-1), v)
+
+    rule.defvjp(forward, backward)
+    return Spec(
+        name="flash", fn=rule, reference=reference, args={name: Arg(dims="h n d") for name in "qkv"}, options={"causal": (True, False)},
+        sizes={"h": (1, 3), "n": (1, 70), "d": (1, 16)}, dtypes=("float32", "bfloat16", "float16"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0.0, Status.PASS), (1e-9, Status.FAIL)])
+def test_an_ulp_of_terms_that_cancel_is_no_mistake(extra: float, status: Status) -> None:
+    verdict = replay(UNLUCKY, spec=flash(extra))
+    assert verdict.status is status
+    assert all(finding.dtype == "float64" for finding in verdict.findings if finding.check == "gradient")

@@ -1,0 +1,57 @@
+"""Steps and values of a rule's program in words: the line of the user's source, and the name that stands there."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from verify.backward.steps import Step, Steps
+from verify.backward.surgery import source_text
+
+
+def place(step: Step) -> str:
+    line = code_line(step.key[0])
+    return f"{step.key[1]} in {line}" if line else step.key[1]
+
+
+def lines_alone(source: str) -> str:
+    """A source without its columns: the lines alone."""
+    return re.sub(r"(:\d+):\d+", r"\1", source)
+
+
+def code_line(source: str) -> str:
+    place, code = source_text(source)
+    return f"`{code[:120]}`, {place.split(', called')[0].rsplit('/', 1)[-1]}" if code else ""
+
+
+def sentence(rule: Steps, *parts: str | int) -> Callable[[], str]:
+    """Words and values, by number, made when they are wanted."""
+    return lambda: "".join(part if isinstance(part, str) else _value(rule, part) for part in parts)
+
+
+def _value(rule: Steps, slot: int) -> str:
+    """An argument, the name that the source gives to a value, or what makes it."""
+    name = rule.names[slot][0]
+    if name[0] == "argument":
+        return f"argument {name[1]}"
+    if name[0] == "upstream cotangent":
+        return f"the upstream cotangent of output {name[1]}"
+    key = name[0]
+    line = code_line(key[0])
+    if variable := _variable(rule, slot, key):
+        return f"`{variable}` of {line.rpartition('`, ')[2]}"
+    return f"the {key[1]} in {line}" if line else f"the {key[1]}"
+
+
+def _variable(rule: Steps, slot: int, key: Any) -> str:
+    """The name to which the source assigns a value; "" where it is none, one of several, or not the last of its line."""
+    made = next(step for step in rule.steps if slot in step.outputs)
+    last = [step for step in rule.steps if lines_alone(step.key[0]) == lines_alone(key[0])][-1]
+    with contextlib.suppress(SyntaxError, ValueError):
+        (statement,) = ast.parse(source_text(key[0])[1]).body
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and made.key == last.key:
+            return "" if isinstance(statement.targets[0], (ast.Tuple, ast.List)) else ast.unparse(statement.targets[0])
+    return ""
