@@ -17,7 +17,7 @@ import numpy as np
 from verify.addresses import format_sizes, size_text
 from verify.domains import LONG, Meeting, admits, along_long_axes, argument_of, belong, combinations_of, override
 from verify.signature import arguments, nearest
-from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, count, dimension_names, moderate, parse, schedule
+from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, bounded_by, count, dimension_names, moderate, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
 from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
 from verify.values import draw_values, generator, is_complex
@@ -200,8 +200,8 @@ def _draw_case(
         user = _user_dtype(arg, dtype, len(dtypes))
         dtypes.append(user)
         domains.append(None if user is None else (replace(arg, dims=arg.dims if arg.sample else "", optional=False), kinks_of(path)))
-        if "int" in arg.dtype and arg.low is arg.high is None and not arg.sample:
-            arg = replace(arg, low=0, high=indices)
+        if "int" in arg.dtype and not arg.sample:
+            arg = replace(arg, low=0, high=indices) if arg.low is arg.high is None else bounded_by(sizes, arg, path)
         shape = tuple(size for dim in parse(arg.dims, path) for size in _broadcast(dim, sizes, rng, full=index % 2 == 0))
         if math.prod(shape) > LARGEST:
             raise SpecError(f"{spec.name}: argument {path} would have the shape {shape}, too large to verify with; bound it with sizes=")

@@ -12,12 +12,12 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from verify.spec import SpecError
+from verify.spec import Arg, SpecError
 
 DEFAULT_BOUNDS = (1, 130)  # reaches past 64 and 128, where blocked kernels have their edges
 MAX_RANK = 3  # of a variadic dimension such as `*batch`
@@ -71,6 +71,22 @@ def _evaluate(node: ast.expr, sizes: Sizes) -> int:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_evaluate(left, sizes), _evaluate(right, sizes))
     raise SpecError(f"a dimension may hold names, whole numbers and + - * //, got {ast.unparse(node)!r}")
+
+
+def bounded_by(sizes: Sizes, arg: Arg, path: str) -> Arg:
+    """An argument whose bounds are text, such as high="v", with their numbers. Raises SpecError where they name no dimension of the spec."""
+
+    def number(which: str, bound: float | str | None) -> float | None:
+        if not isinstance(bound, str):
+            return bound
+        (dim,) = parse(bound, path) if len(bound.split()) == 1 else (Dim(text=bound, names=("?",), variadic=True),)
+        if dim.variadic or not all(isinstance(sizes.get(name), int) for name in dim.names):
+            raise SpecError(
+                f"argument {path}: {which}={bound!r} must be made of whole numbers and of the sizes {', '.join(map(repr, sizes))}"
+            )
+        return dim.size(sizes)[0]
+
+    return replace(arg, low=number("low", arg.low), high=number("high", arg.high))
 
 
 @lru_cache(maxsize=4096)

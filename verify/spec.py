@@ -27,12 +27,15 @@ class Arg:
     dims: dimensions in jaxtyping syntax, separated by spaces: a name (`n`), a number (`3`), arithmetic of names (`kv*r`, `n-1`),
         `*batch` for any number of leading dimensions, `#n` for a dimension that may also be 1. "" is a scalar.
     dtype: "float" is drawn from the run's dtypes, "complex" is complex128, and complex64 where the others are float32 or coarser; a fixed one
-        ("float32", "complex64", "int32", "bool", "key") stays as it is.
-    low, high: bounds of the values, in the argument's own units. Of integers low <= value < high; without bounds they are taken for indices, which are
-        in range for every dimension of the floating-point arguments, and below 10.
+        ("float32", "complex64", "int32", "bool", "key") stays as it is. Masks ("bool") are half full, nearly full or empty, now and then full, and some rows hold no True.
+    low, high: bounds of the values, in the argument's own units. Draws touch them and stay inside. Without them numbers are at most 3 in magnitude in most draws, 30 in some,
+        and 1e-100 to 1e10 in those of extreme magnitude: bound what a function cannot take. Of complex numbers they bound both parts. Of integers low <= value < high, and each may
+        be text in the sizes: high="v" for indices into `v` rows; without bounds integers are taken for indices, which are in range for every dimension of the floating-point
+        arguments, and below 10.
     special: edge values (0.0, inf, ...) mixed into some draws.
-    sample: `sample(rng, sizes, dtype) -> array` replaces the default values; `rng` is a `numpy.random.Generator`,
-        `sizes` maps dimension names to sizes.
+    sample: `sample(rng, sizes, dtype) -> array` replaces all of the above: no zeros, ties or extreme values are drawn but by it. `rng` is a `numpy.random.Generator`; `sizes` maps
+        dimension names to sizes, that of `*batch` to a tuple; `dtype` is text ("bfloat16", "complex64"), to which the result is rounded. What belongs together (sorted bounds, a
+        positive definite matrix) is one argument's sample, or computed inside of `fn` and `reference`: it sees no other argument.
     optional: the argument may be None; some draws pass None.
 
     >>> Arg(dims="*batch D", low=-2.0, high=2.0).dims
@@ -41,11 +44,17 @@ class Arg:
 
     dims: str = ""
     dtype: str = "float"
-    low: float | None = None
-    high: float | None = None
+    low: float | str | None = None
+    high: float | str | None = None
     special: tuple[float, ...] = ()
     sample: Callable[[Any, Mapping[str, Any], str], Any] | None = None
     optional: bool = False
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """low and high where they are numbers; what is text has its number in each case."""
+        low, high = (None if isinstance(bound, str) else bound for bound in (self.low, self.high))
+        return low, high
 
     def __post_init__(self) -> None:
         if not isinstance(self.dims, str):
@@ -54,7 +63,11 @@ class Arg:
             raise SpecError(f"Arg.dtype must be one of {', '.join(ARG_DTYPES)}; got {self.dtype!r}")
         if isinstance(self.special, (str, bytes)) or not isinstance(self.special, Sequence):
             raise SpecError(f"Arg.special must be a tuple of values, got {self.special!r}")
-        if self.low is not None and self.high is not None and not self.low < self.high:
+        texts = [bound for bound in (self.low, self.high) if isinstance(bound, str)]
+        if texts and self.dtype not in INT_DTYPES:
+            raise SpecError(f"Arg.low and Arg.high may be text, as {texts[0]!r}, of integers only; the dtype is {self.dtype!r}")
+        low, high = self.bounds
+        if low is not None and high is not None and not low < high:
             raise SpecError(f"Arg.low must be below Arg.high, got low={self.low!r} and high={self.high!r}")
 
 
@@ -70,14 +83,16 @@ class Spec:
     reference: the plain formula, called with the same arguments; JAX differentiates it. Without it, `fn` itself is used with
         every custom rule inside it replaced by its primal.
     args: the arguments passed by position, in order: name -> `Arg`, or a dict, list or tuple of them (a pytree). Without it, they are
-        read from jaxtyping annotations of `fn`; with it, named ones override their annotation and the rest are read.
+        read from jaxtyping annotations of `fn`; with it, named ones override their annotation and the rest are read. The backward may return None for those that are
+        no floating-point arrays, and may be a rule with `symbolic_zeros=True`: such rules are also called with some arguments not differentiated.
     sizes: smallest and largest size of a named dimension, both included. Others are mostly 1 to 130, now and then up to 300, and 0 once
-        unless domain= or sample= is given. For `*name`: bounds of its rank are fixed
+        unless the spec has a domain= or any of its arguments a sample=. For `*name`: bounds of its rank are fixed
         at 0 to 3, and the bounds given here hold for each of its dimensions.
-    options: static options passed by keyword: name -> the values to try. Every combination is drawn.
+    options: static options, which `fn` and `reference` get by keyword: name -> the values to try. Every combination is drawn.
     dtypes: the float dtypes that the operation claims besides float64: of "float32", "bfloat16", "float16", and "mixed", where each
-        argument has another one. Of those that nobody named, a function may know some only (`jax.numpy.linalg` has no 16 bits): that is a SKIP.
-    kinks: argument -> values at which the function has no derivative; draws keep away from them, and edge draws hit them.
+        argument has another one (the output's is whatever `fn` gives). Of those that nobody named, a function may know some only (`jax.numpy.linalg` has no 16 bits): that is a SKIP.
+    kinks: argument -> values at which the function has no derivative; draws keep away from them, and edge draws hit them. Undeclared ones are found: there every value between the
+        derivatives to both sides is right, and where the reference's is NaN at single points, only these are left out.
     domain: `domain(sizes, options) -> bool`: which sizes and options belong together. Each combination of options is drawn with sizes that it accepts.
     residuals: largest allowed ratio of the bytes that the rule saves between forward and backward (beside its arguments) to those that JAX's
         autodiff of the reference saves; None for no limit.

@@ -6,6 +6,7 @@ What JAX derives from the result is the derivative that the rules claim to be; s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from verify import _compat
 def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with every custom_vjp and custom_jvp rule in it, at any depth, replaced by its primal.
 
-    Takes and returns pytrees of arrays like `function` itself.
+    Takes and returns pytrees of arrays like `function` itself; arguments by keyword are static options.
 
     >>> import jax, jax.numpy as jnp
     >>> wrong = jax.custom_vjp(jnp.sin)
@@ -26,8 +27,8 @@ def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     (2.0, 1.0)
     """
 
-    def stripped(*args: Any) -> Any:
-        jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    def stripped(*args: Any, **options: Any) -> Any:
+        jaxpr, shape = jax.make_jaxpr(partial(function, **options), return_shape=True)(*args)
         flat = evaluate(jaxpr, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), flat)
 

@@ -74,8 +74,9 @@ def _free(rng: np.random.Generator, shape: tuple[int, ...], style: str) -> np.nd
 def _bounded(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], style: str, scale: float) -> np.ndarray:
     """Between low and high; a bound that is not given is 4 away from the other, or as far as the style's magnitude says."""
     reach = max(4.0, min(scale, 1e6)) if style == "huge" else 4.0
-    low = arg.low if arg.low is not None else min(arg.high - reach, -arg.high)  # type: ignore[operator]
-    high = arg.high if arg.high is not None else low + reach
+    least, most = arg.bounds
+    low = least if least is not None else min(most - reach, -most)  # type: ignore[operator]
+    high = most if most is not None else low + reach
     parts = rng.integers(1, 10**6, size=shape) / 10**6
     if style == "ties":
         parts = rng.integers(1, 4, size=shape) / 4

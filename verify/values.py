@@ -47,6 +47,7 @@ def draw_values(
 
     `style` and `scale` (of "huge" and "tiny") say what kind of numbers, see `verify.styles`; one_signed: numbers without bounds are positive, whatever the style.
     """
+    least, most = arg.bounds
     if arg.sample is not None:
         return sampled(rng, arg, shape, sizes, dtype)
     if arg.dtype == "key":
@@ -58,24 +59,24 @@ def draw_values(
             values[(..., 0, slice(None)) if values.ndim > 1 else ...] = False  # a whole row off: a mask with nothing left
         return values
     if dtype not in FLOAT_DTYPES:
-        low = 0 if arg.low is None else int(arg.low)
-        high = low + 10 if arg.high is None else int(arg.high)
-        whole = rng.integers(low, max(high, low + 1), size=shape).astype(arg.dtype)
+        first = 0 if least is None else int(least)
+        last = first + 10 if most is None else int(most)
+        whole = rng.integers(first, max(last, first + 1), size=shape).astype(arg.dtype)
         return np.full_like(whole, whole.flat[0]) if style == "rows" and whole.size else whole  # all labels the same
     if is_complex(arg.dtype):
         return floats(rng, arg, shape, style, scale) + 1j * floats(rng, arg, shape, style, scale)
     values = floats(rng, arg, shape, style, scale)
-    if one_signed and arg.low is arg.high is None:
+    if one_signed and least is most is None:
         values = np.abs(values)
-    if style == "ties" and values.size and _square(arg) and (arg.low is None or arg.low <= 0) and (arg.high is None or arg.high >= 0):
+    if style == "ties" and values.size and _square(arg) and (least is None or least <= 0) and (most is None or most >= 0):
         values = with_equal_eigenvalues(rng, values)
     distance = min([KINK_DISTANCE, *(abs(a - b) / 4 for a in kinks for b in kinks if a != b)])
     for kink in kinks:
         away = values - kink
         values = np.where(np.abs(away) < distance, kink + np.where(away < 0, -1, 1) * (distance + np.abs(away)), values)
     if style == "edges":
-        inside = [edge for edge in (0.0,) if (arg.low is None or arg.low <= edge) and (arg.high is None or edge <= arg.high)]
-        bounds = [bound for bound in (arg.low, arg.high) if bound is not None]
+        inside = [edge for edge in (0.0,) if (least is None or least <= edge) and (most is None or edge <= most)]
+        bounds = [bound for bound in (least, most) if bound is not None]
         edges = np.array([*arg.special, *kinks, *inside, *bounds, *(values.reshape(-1)[:1])])
         if edges.size:
             values = np.where(rng.integers(8, size=shape) == 0, edges[rng.integers(edges.size, size=shape)], values)
@@ -97,7 +98,8 @@ def sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: S
     assert arg.sample is not None
     wanted = f"sample(rng, sizes, dtype) must return numbers of shape {shape} for dims {arg.dims!r}"
     try:
-        values = np.asarray(arg.sample(rng, sizes, dtype))
+        told = {"float64": "complex128"}.get(dtype, "complex64") if is_complex(arg.dtype) else dtype
+        values = np.asarray(arg.sample(rng, sizes, told))
         values = wide(values) if values.dtype == ml_dtypes.bfloat16 else values
     except Exception as error:
         raise SpecError(f"Arg.sample raised {type(error).__name__}: {error}; {wanted}") from error
@@ -110,9 +112,10 @@ def sampled(rng: np.random.Generator, arg: Arg, shape: tuple[int, ...], sizes: S
 
 def _inside(values: np.ndarray, arg: Arg, dtype: str) -> np.ndarray:
     """Ordinary values that rounding to a coarse dtype took outside of low and high move to the nearest value inside."""
-    if dtype == "float64" or (arg.low is None and arg.high is None):
+    least, most = arg.bounds
+    if dtype == "float64" or (least is None and most is None):
         return values
-    low, high = (-np.inf if arg.low is None else arg.low), (np.inf if arg.high is None else arg.high)
+    low, high = (-np.inf if least is None else least), (np.inf if most is None else most)
     coarse = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
     out = np.asarray(values)
     for bound, towards, beyond in ((low, np.inf, out < low), (high, -np.inf, out > high)):

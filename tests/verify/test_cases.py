@@ -374,3 +374,42 @@ def test_what_may_be_stretched_is_given_in_full_along_a_long_axis_in_every_other
     (case,) = [case for case in long if case.index % 2 == 0][:1]
     (smaller,) = draw(spec, 0, range(case.index, case.index + 1), sizes={"n": 2, "m": 3})
     assert smaller.options == case.options and smaller.args[1] is not None
+
+
+def indices_of(**bounds):
+    args = {"table": Arg(dims="v d"), "rows": Arg(dims="n", dtype="int32", **bounds)}
+    return Spec(name="lookup", fn=lambda table, rows: table[rows], args=args, sizes={"v": (2, 40)}, dtypes=())
+
+
+def test_bounds_of_integers_may_be_sizes():
+    drawn = [(case.args[1], case.sizes["v"]) for case in draw(indices_of(low="v-2", high="v"), 0, range(60))]
+    assert all(((v - 2 <= rows) & (rows < v)).all() for rows, v in drawn)
+    assert {int(v - rows.max()) for rows, v in drawn if rows.size} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"), [({"high": "w"}, "'v', 'd', 'n'"), ({"high": "v d"}, "whole numbers"), ({"high": "*v"}, "whole numbers")]
+)
+def test_bounds_that_are_no_size(bounds, message):
+    with pytest.raises(SpecError, match=f"rows: high=.*{message}"):
+        next(draw(indices_of(**bounds), 0, range(1)))
+
+
+def test_bounds_of_other_numbers_are_numbers():
+    with pytest.raises(SpecError, match="integers only"):
+        Arg(dims="n", high="n")
+
+
+def test_a_sample_of_complex_numbers_is_told_their_dtype():
+    """Told the dtype of their parts, `astype` dropped the imaginary ones without a word."""
+    told = set()
+
+    def sample(rng, sizes, dtype):
+        told.add(dtype)
+        return (rng.standard_normal(sizes["n"]) + 1j).astype(dtype)
+
+    spec = Spec(
+        name="complex", fn=lambda z: z, args={"z": Arg(dims="n", dtype="complex", sample=sample)}, sizes={"n": (1, 4)}, dtypes=("float32",)
+    )
+    assert all(np.array_equal(case.args[0].imag, np.ones_like(case.args[0].imag)) for case in draw(spec, 0, range(20)))
+    assert told == {"complex128", "complex64"}
