@@ -160,3 +160,15 @@ def test_long_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with enable_x64(True), pytest.raises(TooLongError):
         Steps(jax.make_jaxpr(lambda x: jnp.sin(jnp.cos(jnp.exp(x))))(1.0), [np.float64(1.0)], [("argument", "x")])
     assert "The gradient is right" not in told(loop_rule(slip=True))
+
+
+def test_a_cotangent_that_is_set_where_it_must_be_added() -> None:
+    def backward(rows: jax.Array, ct: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.zeros((7, ct.shape[-1]), ct.dtype).at[rows].set(ct), None
+
+    args = {"table": Arg(dims="7 d"), "rows": Arg(dims="n", dtype="int32", high="7")}
+    wrong = spec(
+        lambda table, rows: table[rows], lambda table, rows: (table[rows], rows), backward, args=args, sizes={"n": (4, 9), "d": (1, 3)}
+    )
+    assert "with one change of the scatter in `return jnp.zeros((7, ct.shape[-1])" in (said := told(wrong))
+    assert "add instead of set" in said

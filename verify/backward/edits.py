@@ -243,6 +243,18 @@ kind("leave the axes as they are", "transpose", lambda e: _shape(e, 0) == e.outv
 kind("do not reverse", "rev")(lambda e, v: v[0])
 
 
+def _scattered(scatter: Callable[..., Any]) -> Callable[[Any, list[Any]], Any]:
+    def apply(equation: Any, values: list[Any]) -> Any:
+        params = equation.params
+        return scatter(*values, params["dimension_numbers"], unique_indices=params["unique_indices"], mode=params["mode"])
+
+    return apply
+
+
+kind("set instead of add", "scatter-add")(_scattered(lax.scatter))
+kind("add instead of set", "scatter")(_scattered(lax.scatter_add))
+
+
 def _other_dims(equation: Any) -> tuple[int, ...] | None:
     """Other dimensions along which an operand can be broadcast to the same shape."""
     dims, shape, out = equation.params["broadcast_dimensions"], _shape(equation, 0), equation.outvars[0].aval.shape

@@ -26,6 +26,7 @@ Places = dict[Any, list[int]]  # the steps of an equation: one, or one in each t
 SLIGHT = ("round", "constant")  # edits that are tried as constants, or mend nothing in float64
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "select_n", "max", "min")
 ROUNDING = 1e-9  # below, a factor is 0
+FORM = "form"
 NAMELESS = ("literal", "constant", "result", "row")
 
 
@@ -43,7 +44,7 @@ def run(rule: Steps, at: dict[int, Run]) -> list[Any] | None:
     try:
         with enable_x64(True), jax.default_device(engine.host()):
             return rule.again(at)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, jax.errors.JaxRuntimeError):
         return None
 
 
@@ -62,8 +63,8 @@ def changes(rule: Steps, e: Evidence) -> Iterator[Change]:
     yield from _undone(rule, {key: at for key, at in places.items() if key[1] not in COMPARISONS})
     yield from _forgotten(rule, free)
     yield from _reductions(rule, places)
-    yield from _other_values(rule, free)
     yield from _functions(rule, free)
+    yield from _other_values(rule, free)  # the most by far
 
 
 def _terms(rule: Steps, e: Evidence, places: Places) -> Iterator[Change]:
@@ -212,7 +213,7 @@ def _functions(rule: Steps, free: Sequence[int]) -> Iterator[Change]:
             if function(rule.values[slot]) is not None:
                 at = _replaced(rule, uses, lambda value, slot, step, function=function: function(value))
                 words = sentence(rule, f"if {where} takes {before}", slot, f"{after} in its place")
-                yield Change(key=("form", form, name, key), words=words, at=at)
+                yield Change(key=(FORM, form, name, key), words=words, at=at)
 
 
 def _square(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray | None]:
@@ -229,6 +230,7 @@ def _turned(x: np.ndarray) -> np.ndarray:
 
 FORMS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
     "the transpose of {}": _square(_turned),
+    "minus {}": np.negative,
     "the square of {}": np.square,
     "the square root of {}": np.sqrt,
     "1 / {}": lambda x: 1 / x,

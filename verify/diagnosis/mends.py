@@ -17,7 +17,7 @@ from verify import engine, programs
 from verify._compat import enable_x64
 from verify.backward.opened import opened
 from verify.backward.steps import Steps, TooLongError
-from verify.diagnosis.changes import changes, run
+from verify.diagnosis.changes import FORM, changes, run
 from verify.diagnosis.evidence import Evidence, Explained
 
 WORK = 150_000  # steps that are run in search of a change
@@ -39,7 +39,8 @@ def mends(wrong: Sequence[Evidence], right: Sequence[Evidence]) -> list[str]:
     for e in right if found else ():
         spoilt = _spoilt(e, found)
         found = {key: text for key, text in found.items() if key not in spoilt}
-    return [f"the gradient is right {text}" for text in list(found.values())[:1]]
+    by_kind = sorted(found, key=lambda key: key.startswith(f"('{FORM}'"))  # a value that is at hand says more than a function of another
+    return [f"the gradient is right {found[key]}" for key in by_kind[:1]]
 
 
 def _mending(e: Evidence, rule: Steps, known: Explained | None = None) -> Explained:
@@ -92,7 +93,7 @@ def _followed(e: Evidence) -> Steps | None:
             call, _, _ = programs.bind(replace(observation.spec, fn=spy), observation.case)
             jaxpr = jax.make_jaxpr(both)(*arguments)
             rule = Steps(jaxpr, leaves, names)
-    except (programs.StageError, TooLongError, TypeError, ValueError):
+    except (programs.StageError, TooLongError, NotImplementedError, TypeError, ValueError, jax.errors.JaxRuntimeError):
         return None
     cts = [rule.values[slot] for slot in rule.results[-len(e.got) :]]
     return rule if e.equals_rule(cts) else None
