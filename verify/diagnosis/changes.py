@@ -56,11 +56,13 @@ def changes(rule: Steps, e: Evidence) -> Iterator[Change]:
     for i in free:
         if rule.steps[i].equation is not None:
             places.setdefault(rule.steps[i].key, []).append(i)
-    yield from _sizes_and_options(rule, e, places)
-    yield from _undone(rule, {key: at for key, at in places.items() if key[1] in COMPARISONS})
+    compared = {key: at for key, at in places.items() if key[1] in COMPARISONS}
+    computed = {key: at for key, at in places.items() if key[1] not in COMPARISONS}
+    yield from _undone(rule, compared)
+    yield from _sizes_and_options(rule, e, computed)
     yield from _terms(rule, e, {key: at for key, at in places.items() if at[0] in linear})
     yield from _constants(rule, places)
-    yield from _undone(rule, {key: at for key, at in places.items() if key[1] not in COMPARISONS})
+    yield from _undone(rule, computed)
     yield from _forgotten(rule, free)
     yield from _reductions(rule, places)
     yield from _functions(rule, free)
