@@ -185,3 +185,10 @@ def test_only_an_error_in_many_elements_is_a_rounding_to_a_coarser_dtype(wrong, 
     finding = Finding(check="precision", status=Status.FAIL, dtype="float32", got=1.003, want=1.0, wrong=wrong, comparisons=300)
     (sentence,) = elsewhere(finding)
     assert words in sentence
+
+
+def test_second_derivatives_that_are_wrong_at_single_points_are_told_so() -> None:
+    finding = Finding(check="second-order", status=Status.FAIL, message="", address="rule/0/3", got=0.25, want=-0.25)
+    (everywhere,), (there,) = elsewhere(finding), elsewhere(finding, at_points=True)
+    assert "treats a residual as a constant" in everywhere
+    assert "another derivative at this very point" in there

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify.cases import Case, with_sizes
+from verify.checks.second_order import POINTS
 from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import gather
 from verify.diagnosis.factors import constant_ratio
@@ -38,7 +39,7 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
             elif check == "primal":
                 sentences = _forward(observe(spec, failing[0]))
             else:
-                sentences = elsewhere(finding) if finding else []
+                sentences = elsewhere(finding, all(case.style in POINTS for case in failing)) if finding else []
         when = trigger(cases)
         return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
     except Exception:

@@ -25,13 +25,15 @@ USUALLY = {
     "kinks": "the shares of tied entries must sum to one, and a value at a kink must lie between the one-sided derivatives",
 }
 NOT_FINITE = (
-    "a where in the backward chooses between values of which the other is infinite: make its argument safe before, not its result after"
+    "a where in the backward chooses between values of which the other is infinite: make its argument safe before, not its result after; "
+    "or something in it has no derivative here: eigh or svd of equal values, a root or a norm of 0"
 )
+ONE_SIDED = "the backward holds an abs, a sign, a max or a where that has another derivative at this very point than beside it"
 IN_PLAIN_USE_RIGHT = ("arguments", "sharing", "reuse", "jit", "vmap", "scan", "remat")
 
 
-def elsewhere(finding: Finding) -> list[str]:
-    """What a failing finding of another check than the gradient's says about the mistake."""
+def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
+    """What a failing finding of another check than the gradient's says about the mistake. at_points: only cases with zeros, equal or special values fail."""
     if finding.check == "precision":
         return [_rounding(finding)]
     if finding.check == "tangent":
@@ -51,9 +53,8 @@ def elsewhere(finding: Finding) -> list[str]:
         return []
     if finding.check == "second-order":
         finite = finding.got is None or math.isfinite(finding.got)
-        return [
-            f"in a plain call the rule is right; {'wrong' if finite else 'not finite'} is its own derivative. Usually {usual if finite else NOT_FINITE}"
-        ]
+        usual = (ONE_SIDED if at_points else usual) if finite else NOT_FINITE
+        return [f"in a plain call the rule is right; {'wrong' if finite else 'not finite'} is its own derivative. Usually {usual}"]
     if PLAIN in finding.message:
         return ["it is wrong in a plain call, too, with the values of one of the examples compared here, which no other case held"]
     if finding.check in IN_PLAIN_USE_RIGHT:
