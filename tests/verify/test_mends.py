@@ -172,3 +172,16 @@ def test_a_cotangent_that_is_set_where_it_must_be_added() -> None:
     )
     assert "with one change of the scatter in `return jnp.zeros((7, ct.shape[-1])" in (said := told(wrong))
     assert "add instead of set" in said
+
+
+def test_a_rule_with_a_key() -> None:
+    def drop(x: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.where(jax.random.bernoulli(key, 0.5, x.shape), 2 * x, 0)
+
+    def backward(key: jax.Array, ct: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.where(jax.random.bernoulli(key, 0.5, ct.shape), 3 * ct, 0), None
+
+    args = {"x": Arg(dims="n d"), "key": Arg(dtype="key")}
+    assert "if the number 3 of the mul in `return jnp.where(jax.random.bernoulli(key, 0.5, ct.shape), 3 * ct, 0), None`" in told(
+        spec(drop, lambda x, key: (drop(x, key), key), backward, args=args)
+    )

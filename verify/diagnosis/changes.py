@@ -89,8 +89,12 @@ def _terms(rule: Steps, e: Evidence, places: Places) -> Iterator[Change]:
                 )
 
 
+def _is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"  # a key is no array of NumPy's
+
+
 def _times(plain: Run, m: float) -> Run:
-    return lambda values: [value * m if value.dtype.kind == "f" else value for value in plain(values)]
+    return lambda values: [value * m if _is_float(value) else value for value in plain(values)]
 
 
 def _factor(e: Evidence, without: Sequence[np.ndarray]) -> float | None:
@@ -126,7 +130,7 @@ def _numbers(rule: Steps, places: Places, others: Callable[[float], dict[str, tu
     for key, at in places.items():
         for operand, slot in enumerate(rule.steps[at[0]].inputs):
             value = rule.values[slot]
-            if rule.names[slot][0][0] != "literal" or value.dtype.kind != "f":
+            if rule.names[slot][0][0] != "literal" or not _is_float(value):
                 continue
             for name, (told, other) in others(float(value)).items():
                 if other != value:
@@ -154,7 +158,7 @@ def _forgotten(rule: Steps, free: Sequence[int]) -> Iterator[Change]:
     """A value that is computed and never used, added to one of its shape."""
     unused = sorted(set(range(len(rule.steps))) - rule.before(rule.results))
     made: dict[Any, list[int]] = {}
-    for slot in (slot for i in unused for slot in rule.steps[i].outputs if rule.values[slot].dtype.kind == "f"):
+    for slot in (slot for i in unused for slot in rule.steps[i].outputs if _is_float(rule.values[slot])):
         made.setdefault(rule.names[slot][0], []).append(slot)
     for name, key, where, uses in _groups(rule, free) if made else ():
         old = rule.values[_slot(rule, uses[0])]
@@ -253,7 +257,7 @@ def _groups(rule: Steps, free: Sequence[int]) -> Iterator[tuple[Any, Any, str, l
     by_name: dict[Any, list[Use]] = {}
     for i in free:
         for operand, slot in enumerate(rule.steps[i].inputs):
-            if rule.names[slot][0][0] not in ("literal", "row") and rule.values[slot].dtype.kind == "f" and rule.values[slot].size:
+            if rule.names[slot][0][0] not in ("literal", "row") and _is_float(rule.values[slot]) and rule.values[slot].size:
                 by_name.setdefault(rule.names[slot][0], []).append((i, operand))
     for name, uses in by_name.items():
         groups: dict[Any, tuple[str, list[Use]]] = {"all": ("the backward", uses)}
