@@ -12,8 +12,8 @@ from verify import Arg, Spec, run
 from verify._compat import enable_x64
 from verify.backward.steps import Steps, TooLongError
 from verify.cases import draw
-from verify.diagnosis import mends as mending
 from verify.diagnosis.evidence import gather
+from verify.diagnosis.mending import search
 
 
 def spec(primal: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any], **more: Any) -> Spec:
@@ -113,12 +113,12 @@ def test_a_slip_inside_of_a_loop_is_mended_in_every_turn(slip: bool) -> None:
     (case,) = draw(loop_rule(slip), 0, range(1))
     evidence = gather(loop_rule(slip), case)
     assert evidence is not None
-    rule = mending._followed(evidence)
+    rule = search._followed(evidence)
     assert rule is not None
     turns = [step for step in rule.steps if step.equation is not None and step.turn and step.key[1] == "cos"]
     assert [step.turn for step in turns] == [(2,), (1,), (0,)]
     assert len({step.key for step in turns}) == 1
-    assert mending.is_right(evidence, rule.again({})) != slip
+    assert search.is_right(evidence, rule.again({})) != slip
 
 
 def test_a_loop_unrolled_has_the_results_of_the_loop() -> None:

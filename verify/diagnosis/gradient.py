@@ -16,7 +16,7 @@ from verify.diagnosis.at_values import at_values, in_common
 from verify.diagnosis.entries import entries
 from verify.diagnosis.evidence import Evidence, Explained, gather, of
 from verify.diagnosis.factors import factor_sentence, factors
-from verify.diagnosis.mends import mends
+from verify.diagnosis.mending import mends
 from verify.diagnosis.outputs import through, wrong_outputs
 from verify.diagnosis.paths import paths
 from verify.diagnosis.products import strange_product, wrong_product

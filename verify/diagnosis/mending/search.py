@@ -6,7 +6,7 @@ a slip undone. A change that mends the first case must mend the others, leave ri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,12 @@ from verify import engine, programs
 from verify._compat import enable_x64
 from verify.backward.opened import opened
 from verify.backward.steps import Steps, TooLongError
-from verify.diagnosis.changes import FORM, changes, run
 from verify.diagnosis.evidence import Evidence, Explained
+from verify.diagnosis.mending.change import Change, Places, run
+from verify.diagnosis.mending.expressions import constants, sizes_and_options, terms, undone
+from verify.diagnosis.mending.values import FORM, forgotten, functions, other_values, reductions
 
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "select_n", "max", "min")
 WORK = 150_000  # steps that are run in search of a change
 MOST = 60  # changes that mend a case, of which one must mend the others
 FEW = 2  # that mend the only case there is: one of more is no more likely than the others
@@ -47,7 +50,7 @@ def _mending(e: Evidence, rule: Steps, known: Explained | None = None) -> Explai
     """The changes that mend a case, by key; with `known`, those of them."""
     found: Explained = {}
     left = WORK
-    for change in changes(rule, e):
+    for change in _changes(rule, e):
         key = str(change.key)
         if key in found or (known is not None and key not in known):
             continue
@@ -59,12 +62,33 @@ def _mending(e: Evidence, rule: Steps, known: Explained | None = None) -> Explai
     return found
 
 
+def _changes(rule: Steps, e: Evidence) -> Iterator[Change]:
+    """All that are tried. What the primal is made of stays."""
+    free = sorted(rule.before(rule.results[-len(e.got) :]) - rule.before(rule.results[: -len(e.got)]))
+    linear = rule.after([slot for slot, (name, _) in enumerate(rule.names) if name[0] == "upstream cotangent"])
+    places: Places = {}
+    for i in free:
+        if rule.steps[i].equation is not None:
+            places.setdefault(rule.steps[i].key, []).append(i)
+    compared = {key: at for key, at in places.items() if key[1] in COMPARISONS}
+    computed = {key: at for key, at in places.items() if key[1] not in COMPARISONS}
+    yield from undone(rule, compared)
+    yield from sizes_and_options(rule, e, computed)
+    yield from terms(rule, e, {key: at for key, at in places.items() if at[0] in linear})
+    yield from constants(rule, places)
+    yield from undone(rule, computed)
+    yield from forgotten(rule, free)
+    yield from reductions(rule, places)
+    yield from functions(rule, free)
+    yield from other_values(rule, free)  # the most by far
+
+
 def _spoilt(e: Evidence, known: Explained) -> set[str]:
     """The changes that make a right case wrong."""
     rule = _followed(e)
     if rule is None:
         return set()
-    made = ((str(change.key), change) for change in changes(rule, e))
+    made = ((str(change.key), change) for change in _changes(rule, e))
     return {key for key, change in made if key in known and not is_right(e, run(rule, change.at))}
 
 
