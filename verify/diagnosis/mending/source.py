@@ -22,17 +22,25 @@ def lines_alone(source: str) -> str:
     return re.sub(r"(:\d+):\d+", r"\1", source)
 
 
-def code_line(source: str) -> str:
+def code_line(source: str, caller: bool = False) -> str:
+    """The line's text and place; with `caller`, where a helper was called from."""
     place, code = source_text(source)
-    return f"`{code[:120]}`, {place.split(', called')[0].rsplit('/', 1)[-1]}" if code else ""
+    places = [one.rsplit("/", 1)[-1] for one in place.split(", called from ")[: 2 if caller else 1]]
+    return f"`{code[:120]}`, {', called from '.join(places)}" if code else ""
 
 
 def sentence(rule: Steps, *parts: str | int) -> Callable[[], str]:
-    """Words and values, by number, made when they are wanted."""
-    return lambda: "".join(part if isinstance(part, str) else _value(rule, part) for part in parts)
+    """Words and values, by number, made when they are wanted; two of one helper's are told apart by who calls it."""
+
+    def words() -> str:
+        told = [_value(rule, part) for part in parts if not isinstance(part, str)]
+        caller = len(set(told)) < len(told)
+        return "".join(part if isinstance(part, str) else _value(rule, part, caller) for part in parts)
+
+    return words
 
 
-def _value(rule: Steps, slot: int) -> str:
+def _value(rule: Steps, slot: int, caller: bool = False) -> str:
     """An argument, the name that the source gives to a value, or what makes it."""
     name = rule.names[slot][0]
     if name[0] == "argument":
@@ -40,7 +48,7 @@ def _value(rule: Steps, slot: int) -> str:
     if name[0] == "upstream cotangent":
         return f"the upstream cotangent of output {name[1]}"
     key = name[0]
-    line = code_line(key[0])
+    line = code_line(key[0], caller)
     if variable := _variable(rule, slot, key):
         return f"`{variable}` of {line.rpartition('`, ')[2]}"
     return f"the {key[1]} in {line}" if line else f"the {key[1]}"
