@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,8 @@ def _verdicts(
             workers.order(name, cases, seed, checks)
         for name, spec in specs.items():
             judges = workers.judges(name)
-            yield _guarded(name, lambda spec=spec, name=name, judges=judges: run_spec(spec, cases, seed, checks, advance(name), judges))
+            verdict = _guarded(name, lambda spec=spec, name=name, judges=judges: run_spec(spec, cases, seed, checks, advance(name), judges))
+            yield replace(verdict, seconds=max(verdict.seconds, workers.seconds(name)))
 
 
 def _guarded(name: str, work: Callable[[], Any]) -> Any:

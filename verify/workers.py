@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,19 +23,22 @@ from verify.spec import Spec
 
 CHUNK = 14  # cases, whole shapes: small enough to keep all workers busy to the end
 Chunk = list[tuple[tuple[Finding, ...], dict[str, float]]]
+Span = tuple[float, float]  # when it began and ended, in seconds of a clock that all processes share
 
 
 class Workers:
     """Processes that judge cases of operations named as on the command line. Use as a context manager.
 
-    `order(name, cases, seed, checks)` starts the work on an operation; calling `judges(name)` gives what `runner.run_cases` takes.
+    `order(name, cases, seed, checks)` starts the work on an operation; calling `judges(name)` gives what `runner.run_cases` takes, and then
+    `seconds(name)` how long the work took: much of it may be done before anybody waits for it.
     """
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._others = set(multiprocessing.active_children())
         self._pool = self._new()
-        self._futures: dict[str, list[Future[Chunk]]] = {}
+        self._futures: dict[str, list[Future[tuple[Chunk, Span]]]] = {}
+        self._spans: dict[str, list[Span]] = {}
         self._orders: dict[str, list[tuple[str, int, int, int, tuple[str, ...]]]] = {}
 
     def __enter__(self) -> Workers:
@@ -49,6 +53,10 @@ class Workers:
     def order(self, name: str, cases: int, seed: int, checks: Sequence[str]) -> None:
         self._orders[name] = [(name, seed, start, min(start + CHUNK, cases), tuple(checks)) for start in range(0, cases, CHUNK)]
         self._futures[name] = [self._pool.submit(_work, *order) for order in self._orders[name]]
+
+    def seconds(self, name: str) -> float:
+        spans = self._spans.get(name, [])
+        return max((end for _, end in spans), default=0.0) - min((start for start, _ in spans), default=0.0)
 
     def judges(self, name: str):  # type: ignore[no-untyped-def]
         def results(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:
@@ -66,16 +74,18 @@ class Workers:
 
     def _result(self, name: str, position: int) -> Chunk:
         try:
-            return self._futures[name][position].result()
+            chunk, span = self._futures[name][position].result()
         except BrokenProcessPool:
             return self._again(name, position)
+        self._spans.setdefault(name, []).append(span)
+        return chunk
 
     def _again(self, name: str, position: int) -> Chunk:
         """One chunk alone, in a process of its own; then everything that was lost goes to a fresh pool."""
         order = self._orders[name][position]
         with self._new(1) as alone:
             try:
-                chunk = alone.submit(_work, *order).result()
+                chunk, _ = alone.submit(_work, *order).result()
             except BrokenProcessPool:
                 target, seed, start, stop, _ = order
                 message = (
@@ -96,8 +106,10 @@ class Workers:
         return ProcessPoolExecutor(jobs or self._jobs, mp_context=multiprocessing.get_context("spawn"))  # fork after JAX has started hangs
 
 
-def _work(name: str, seed: int, start: int, stop: int, checks: tuple[str, ...]) -> Chunk:
+def _work(name: str, seed: int, start: int, stop: int, checks: tuple[str, ...]) -> tuple[Chunk, Span]:
+    began = time.time()
     sys.stdout = sys.stderr  # what the users' functions print is not the report
     spec = resolve(name)
     selected = all_checks.select(checks)
-    return [(result.findings, result.seconds) for result in (judge(spec, case, selected) for case in draw(spec, seed, range(start, stop)))]
+    chunk = [(result.findings, result.seconds) for result in (judge(spec, case, selected) for case in draw(spec, seed, range(start, stop)))]
+    return chunk, (began, time.time())

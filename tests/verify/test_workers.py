@@ -99,3 +99,22 @@ def test_a_process_that_died_once_is_tried_again(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     (verdict,) = verdicts(ONCE)
     assert verdict.status is Status.PASS
+
+
+def slow(x):
+    time.sleep(0.3)
+    return x
+
+
+SLOW = Spec(name=f"{__name__}:SLOW", fn=slow, args=ARGS)
+
+
+@pytest.mark.slow
+def test_the_time_of_an_operation_is_that_of_its_work_and_not_of_the_wait_for_it() -> None:
+    with Workers(1) as workers:
+        for spec in (RIGHT, SLOW):
+            workers.order(spec.name, 2, 0, CHECKS)
+        workers._futures[SLOW.name][-1].result()  # done before anybody asks
+        seconds = [run_spec(resolve(name), 2, 0, CHECKS, judges=workers.judges(name)).seconds for name in (RIGHT.name, SLOW.name)]
+        assert workers.seconds(SLOW.name) >= 0.6 > seconds[1]
+        assert workers.seconds(RIGHT.name) > 0
