@@ -19,7 +19,8 @@ from verify.backward import surgery
 
 TURNS = 24  # of a loop that is unrolled
 MOST = 2000  # steps
-SLOW = 10  # how many of NumPy's steps one of JAX's costs
+SLOW = 10  # how many of NumPy's steps on small arrays one of JAX's costs
+ELEMENTS = 2000  # that cost one step more
 Turn = tuple[int, ...]
 Run = Callable[[list[Any]], list[Any]]
 
@@ -30,7 +31,8 @@ class TooLongError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """key: the equation's name in the source, the same in every turn and at every shape; turn: of the loops around it; inputs, outputs: numbers of values.
+    """key: the equation's name in the source, the same in every turn and at every shape; turn: of the loops around it; inputs, outputs: numbers of values;
+    cost: in steps of NumPy on small arrays.
 
     equation: None where a loop takes a slice or stacks its results, and where the program returns one.
     """
@@ -169,6 +171,9 @@ class Steps:
             raise TooLongError
         outputs = [self._new(value, name, turn) for value, name in zip(run([self.values[slot] for slot in inputs]), names, strict=True)]
         cost = 1 if equation is None or interpreter.knows_equation(equation) else SLOW
+        cost += sum(np.size(self.values[slot]) for slot in (*inputs, *outputs)) // ELEMENTS
+        if equation is not None and equation.primitive.name == "dot_general":
+            cost += int(np.prod([float(np.size(self.values[slot])) for slot in (*inputs, *outputs)]) ** 0.5) // (10 * ELEMENTS)
         self.steps.append(Step(key=key, turn=turn, equation=equation, inputs=tuple(inputs), outputs=tuple(outputs), run=run, cost=cost))
         return outputs
 
@@ -181,11 +186,10 @@ def _runner(equation: Any) -> Run:
     if interpreter.knows_equation(equation):
         rule, params = interpreter.RULES[equation.primitive.name], equation.params
         return lambda values: [np.asarray(rule(params, *values))]
-    return lambda values: [_plain(value) for value in _compat.bind(equation, list(map(_array, values)), equation.params)]
-
-
-def _array(value: Any) -> Any:
-    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+    compiled = jax.jit(
+        lambda *values: _compat.bind(equation, values, equation.params)
+    )  # custom_linear_solve mixes up its operands outside of jit
+    return lambda values: [_plain(value) for value in compiled(*values)]
 
 
 def _plain(value: Any) -> Any:
