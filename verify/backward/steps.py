@@ -54,6 +54,7 @@ class Steps:
         self.values: list[Any] = []
         self.names: list[tuple[Any, Turn]] = []
         self._counts: dict[Any, int] = {}
+        self._costs: dict[tuple[int, ...], int] = {}
         inputs = [self._new(value, name, ()) for value, name in zip(args, names, strict=True)]
         made = self._follow(jaxpr, inputs, (), (), (), library=False)
         self.results = [self._add(("", "result", k), (), None, [slot], list, [("result", k)])[0] for k, slot in enumerate(made)]
@@ -71,15 +72,12 @@ class Steps:
         return [new.get(slot, self.values[slot]) for slot in self.results]
 
     def cost(self, changed: Sequence[int]) -> int:
-        """What `again` costs at most, in steps of NumPy."""
-        seen: set[int] = set()
-        total = 0
-        for i in range(min(changed), len(self.steps)):
-            step = self.steps[i]
-            if i in changed or any(slot in seen for slot in step.inputs):
-                seen.update(step.outputs)
-                total += step.cost
-        return total
+        """What `again` costs at most, in steps of NumPy. Many changes are made at the same steps, so it is remembered."""
+        key = tuple(changed)
+        if key not in self._costs:
+            later = self.after([slot for i in changed for slot in self.steps[i].outputs])
+            self._costs[key] = sum(self.steps[i].cost for i in later.union(changed))
+        return self._costs[key]
 
     def before(self, slots: Sequence[int]) -> set[int]:
         """The steps from which these values follow."""
