@@ -32,7 +32,7 @@ class Arg:
         and 1e-100 to 1e10 in those of extreme magnitude: bound what a function cannot take. Of complex numbers they bound both parts. Of integers low <= value < high, and each may
         be text in the sizes: high="v" for indices into `v` rows; without bounds integers are taken for indices, which are in range for every dimension of the floating-point
         arguments, and below 10.
-    special: edge values (0.0, inf, ...) mixed into some draws.
+    special: edge values (0.0, inf, a label -100 that is ignored, ...) mixed into some draws; low and high need not hold for them.
     sample: `sample(rng, sizes, dtype) -> array` replaces all of the above: no zeros, ties or extreme values are drawn but by it. `rng` is a `numpy.random.Generator`; `sizes` maps
         dimension names to sizes, that of `*batch` to a tuple; `dtype` is text ("bfloat16", "complex64"), to which the result is rounded. What belongs together (sorted bounds, a
         positive definite matrix) is one argument's sample, or computed inside of `fn` and `reference`: it sees no other argument.
@@ -63,6 +63,12 @@ class Arg:
             raise SpecError(f"Arg.dtype must be one of {', '.join(ARG_DTYPES)}; got {self.dtype!r}")
         if isinstance(self.special, (str, bytes)) or not isinstance(self.special, Sequence):
             raise SpecError(f"Arg.special must be a tuple of values, got {self.special!r}")
+        if self.dtype in INT_DTYPES and not all(float(value).is_integer() for value in self.special):
+            raise SpecError(f"Arg.special of {self.dtype} must hold whole numbers, got {self.special!r}")
+        if self.special and (self.dtype in ("bool", "key") or self.sample is not None):
+            raise SpecError(
+                "Arg.special is mixed into numbers that are drawn: bool and key arguments have none, and with sample= that function draws them"
+            )
         texts = [bound for bound in (self.low, self.high) if isinstance(bound, str)]
         if texts and self.dtype not in INT_DTYPES:
             raise SpecError(f"Arg.low and Arg.high may be text, as {texts[0]!r}, of integers only; the dtype is {self.dtype!r}")

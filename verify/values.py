@@ -62,7 +62,11 @@ def draw_values(
         first = 0 if least is None else int(least)
         last = first + 10 if most is None else int(most)
         whole = rng.integers(first, max(last, first + 1), size=shape).astype(arg.dtype)
-        return np.full_like(whole, whole.flat[0]) if style == "rows" and whole.size else whole  # all labels the same
+        whole = np.full_like(whole, whole.flat[0]) if style == "rows" and whole.size else whole  # all labels the same
+        if arg.special and (style == "edges" or rng.integers(2)):
+            marked = np.array(arg.special).astype(arg.dtype)[rng.integers(len(arg.special), size=shape)]
+            whole = np.where(rng.integers(4, size=shape) == 0, marked, whole)
+        return whole
     if is_complex(arg.dtype):
         return floats(rng, arg, shape, style, scale) + 1j * floats(rng, arg, shape, style, scale)
     values = floats(rng, arg, shape, style, scale)

@@ -6,11 +6,13 @@ own chunk with it: the rest goes on in fresh processes, the chunk is tried once 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 
@@ -21,6 +23,7 @@ from verify.registry import resolve
 from verify.runner import Judged, judge
 from verify.spec import Spec
 
+END = 5.0  # seconds in which a pool's thread has noticed that its processes are gone
 CHUNK = 14  # cases, whole shapes: small enough to keep all workers busy to the end
 Chunk = list[tuple[tuple[Finding, ...], dict[str, float]]]
 Span = tuple[float, float]  # when it began and ended, in seconds of a clock that all processes share
@@ -36,6 +39,7 @@ class Workers:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._others = set(multiprocessing.active_children())
+        self._threads = set(threading.enumerate())
         self._pool = self._new()
         self._futures: dict[str, list[Future[tuple[Chunk, Span]]]] = {}
         self._spans: dict[str, list[Span]] = {}
@@ -46,9 +50,13 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         """What nobody waits for any longer ends here: a verdict may stand while workers are still in large cases."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - self._others:
-            child.kill()
+        with _cancelled_is_no_fault():
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - self._others:
+                child.kill()
+            for thread in set(threading.enumerate()) - self._threads:
+                if type(thread).__name__ == "_ExecutorManagerThread":  # others are the user's
+                    thread.join(END)
 
     def order(self, name: str, cases: int, seed: int, checks: Sequence[str]) -> None:
         self._orders[name] = [(name, seed, start, min(start + CHUNK, cases), tuple(checks)) for start in range(0, cases, CHUNK)]
@@ -104,6 +112,22 @@ class Workers:
 
     def _new(self, jobs: int | None = None) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(jobs or self._jobs, mp_context=multiprocessing.get_context("spawn"))  # fork after JAX has started hangs
+
+
+@contextlib.contextmanager
+def _cancelled_is_no_fault() -> Iterator[None]:
+    """The pool's own thread tells every future that its process has died, and stumbles over those that were cancelled just before."""
+    hook = threading.excepthook
+
+    def told(problem: threading.ExceptHookArgs) -> None:
+        if not issubclass(problem.exc_type, InvalidStateError):
+            hook(problem)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def _work(name: str, seed: int, start: int, stop: int, checks: tuple[str, ...]) -> tuple[Chunk, Span]:

@@ -413,3 +413,28 @@ def test_a_sample_of_complex_numbers_is_told_their_dtype():
     )
     assert all(np.array_equal(case.args[0].imag, np.ones_like(case.args[0].imag)) for case in draw(spec, 0, range(20)))
     assert told == {"complex128", "complex64"}
+
+
+def test_special_values_of_integers_appear_and_not_everywhere():
+    """A label that is ignored lies outside of low and high: it was never drawn, and what is wrong for it passed."""
+    args = {"logits": Arg(dims="n k"), "labels": Arg(dims="n", dtype="int32", high="k", special=(-100,))}
+    labels = [
+        case.args[1]
+        for case in draw(Spec(name="loss", fn=lambda x, y: x, args=args, sizes={"n": (4, 9), "k": (2, 5)}, dtypes=()), 0, range(40))
+    ]
+    assert any((y == -100).any() and (y >= 0).any() for y in labels)
+    assert any((y >= 0).all() for y in labels)
+    assert all(y.dtype == np.int32 and ((y == -100) | ((y >= 0) & (y < 5))).all() for y in labels)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"dtype": "int32", "special": (0.5,)}, "whole"),
+        ({"dtype": "bool", "special": (1,)}, "bool"),
+        ({"special": (1.0,), "sample": lambda *_: 0}, "sample="),
+    ],
+)
+def test_special_values_that_could_not_be_drawn(more, message):
+    with pytest.raises(SpecError, match=message):
+        Arg(dims="n", **more)

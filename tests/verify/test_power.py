@@ -401,3 +401,10 @@ def test_a_transposed_cotangent_that_the_shapes_of_a_case_forbid_is_caught_there
     square = plan(2)
     edit = next(edit for edit in square.edits if edit.name == "transposed")
     assert judge_edits(replace(plan(columns), edits=square.edits), [edit])[0].status == fate
+
+
+def test_a_backward_that_raises_at_some_sizes_leaves_these_out():
+    mean = rule(lambda x: x.mean(), lambda x: (x.mean(), x), lambda x, ct: (jnp.broadcast_to(ct * (1 / x.shape[0]), x.shape),))
+    spec = verify.Spec(name="mean", fn=mean, args={"x": verify.Arg(dims="n")}, sizes={"n": (0, 3)}, dtypes=())
+    plan = prepare_plan(spec, 24, 0, None)
+    assert {prepared.case.sizes["n"] for prepared in (*plan.cases, *plan.pool)} == {1, 2, 3}

@@ -68,7 +68,7 @@ def prepare(spec: Spec, case: Case) -> Prepared:
     out, residuals = engine.exact(forward, diff, rest)(diff, rest)
     rng = case.rng("power")
     cts = [rng.standard_normal(o.shape).astype(o.dtype) for o in out]  # every bit in use, so that rounding shows
-    with _compat.enable_x64(True):
+    with _compat.enable_x64(True), programs.stage("rule"):
         jaxpr = jax.make_jaxpr(pulled(found["tree"]))(residuals, cts)
     want = engine.exact(lambda r, c: surgery.run(jaxpr, [*r, *c]), residuals, cts)(residuals, cts)
     fits = dict(_fitting(jaxpr, residuals, cts, found["paths"], list(call.names)))

@@ -20,7 +20,7 @@ from verify.backward.steps import Steps, TooLongError
 from verify.diagnosis.evidence import Evidence, Explained
 from verify.diagnosis.mending.change import Change, Places, run
 from verify.diagnosis.mending.expressions import constants, sizes_and_options, terms, undone
-from verify.diagnosis.mending.values import FORM, forgotten, functions, other_values, reductions
+from verify.diagnosis.mending.values import FORM, forgotten, functions, other_turns, other_values, reductions
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "select_n", "max", "min")
 WORK = 150_000  # steps that are run in search of a change
@@ -79,6 +79,7 @@ def _changes(rule: Steps, e: Evidence) -> Iterator[Change]:
     yield from undone(rule, computed)
     yield from forgotten(rule, free)
     yield from reductions(rule, places)
+    yield from other_turns(rule, free)
     yield from functions(rule, free)
     yield from other_values(rule, free)  # the most by far
 
@@ -111,7 +112,7 @@ def _followed(e: Evidence) -> Steps | None:
     if observation.measured[0].dtype != "float64":
         return None
     names = [("argument", name) for name in e.names] + [("argument", name) for name, _ in e.others]
-    names += [("upstream cotangent", k) for k in range(len(e.cotangents))]
+    names += [("upstream cotangent", k if len(e.cotangents) > 1 else None) for k in range(len(e.cotangents))]
     try:
         with enable_x64(True), jax.default_device(engine.host()):
             call, _, _ = programs.bind(replace(observation.spec, fn=spy), observation.case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import linecache
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +12,34 @@ from typing import Any
 from verify.backward.steps import Step, Steps
 from verify.backward.surgery import source_text
 
+OPERATORS: dict[str, type[ast.operator]] = {
+    "dot_general": ast.MatMult, "mul": ast.Mult, "add": ast.Add, "sub": ast.Sub, "div": ast.Div, "pow": ast.Pow, "integer_pow": ast.Pow,
+}  # fmt: skip
+
 
 def place(step: Step) -> str:
-    line = code_line(step.key[0])
+    """The operation and its expression in the source, or else the whole line."""
+    line = _expression(step.key[0], step.key[1]) or code_line(step.key[0])
     return f"{step.key[1]} in {line}" if line else step.key[1]
+
+
+def _expression(source: str, primitive: str) -> str:
+    """The smallest expression that starts where this operation does, if its line has more than one; "" where the line alone tells nothing of it."""
+    at = re.match(r".*?:\d+:(\d+)", source)
+    place, code = source_text(source)
+    if at is None or primitive not in OPERATORS:
+        return ""
+    indent = len(raw := linecache.getline(re.match(r"(.*?):\d+", source)[1], int(re.match(r".*?:(\d+)", source)[1]))) - len(raw.lstrip())  # type: ignore[index]
+    with contextlib.suppress(SyntaxError, ValueError):
+        found = [
+            node
+            for node in ast.walk(ast.parse(code))
+            if isinstance(node, ast.BinOp) and isinstance(node.op, OPERATORS[primitive]) and node.col_offset == int(at[1]) - indent
+        ]
+        if found:
+            text = min((ast.get_source_segment(code, node) or code for node in found), key=len)
+            return f"`{text[:120]}`, {place.split(', called')[0].rsplit('/', 1)[-1]}"
+    return ""
 
 
 def lines_alone(source: str) -> str:
@@ -46,9 +71,11 @@ def _value(rule: Steps, slot: int, caller: bool = False) -> str:
     if name[0] == "argument":
         return f"argument {name[1]}"
     if name[0] == "upstream cotangent":
-        return f"the upstream cotangent of output {name[1]}"
-    key = name[0]
+        return "the upstream cotangent" if name[1] is None else f"the upstream cotangent of output {name[1]}"
+    key = name[1] if name[0] == "row" else name[0]
     line = code_line(key[0], caller)
+    if name[0] == "row":
+        return f"what the scan in {line} runs over" if line else "what the scan runs over"
     if variable := _variable(rule, slot, key):
         return f"`{variable}` of {line.rpartition('`, ')[2]}"
     return f"the {key[1]} in {line}" if line else f"the {key[1]}"

@@ -114,12 +114,40 @@ FORMS: dict[str, Callable[[np.ndarray], np.ndarray | None]] = {
 }
 
 
-def _groups(rule: Steps, free: Sequence[int]) -> Iterator[tuple[Any, Any, str, list[Use]]]:
+def other_turns(rule: Steps, free: Sequence[int]) -> Iterator[Change]:
+    """In a loop, the value of the index before or after: a coefficient that is one step late."""
+    made: dict[Any, dict[Any, int]] = {}
+    for slot, (name, turn) in enumerate(rule.names):
+        if turn and name[0] not in ("literal", "constant", "result"):
+            made.setdefault(name, {})[turn] = slot
+    for name, key, where, uses in _groups(rule, free, rows=True) if made else ():
+        own = made.get(name, {})
+        if not all(rule.names[_slot(rule, use)][1] == rule.steps[use[0]].turn != () for use in uses):
+            continue
+        for words, way in (("next", 1), ("last", -1)):
+            at = replaced(rule, uses, partial(_beside, rule, own, way, name[0] == "row"))
+            told = sentence(rule, f"if {where} takes ", _slot(rule, uses[0]), f" at the {words} index")
+            yield Change(key=("turn", way, name, key), words=told, at=at)
+
+
+def _beside(rule: Steps, own: dict[Any, int], way: int, row: bool, value: Any, step: Step) -> Any:
+    """The value one index on; where there is none, as at the end, its own. Raises ValueError where it is made later."""
+    slot = own.get((*step.turn[:-1], step.turn[-1] + way))
+    if slot is not None and not row and slot > step.outputs[0]:
+        raise ValueError("not made yet")
+    return value if slot is None else rule.values[slot]
+
+
+def _groups(rule: Steps, free: Sequence[int], rows: bool = False) -> Iterator[tuple[Any, Any, str, list[Use]]]:
     """(name of a value, key, place in words, uses): all of them, those on each line, in each equation, each alone; none twice."""
     by_name: dict[Any, list[Use]] = {}
     for i in free:
         for operand, slot in enumerate(rule.steps[i].inputs):
-            if rule.names[slot][0][0] not in ("literal", "row") and is_float(rule.values[slot]) and rule.values[slot].size:
+            if (
+                rule.names[slot][0][0] not in (("literal",) if rows else ("literal", "row"))
+                and is_float(rule.values[slot])
+                and rule.values[slot].size
+            ):
                 by_name.setdefault(rule.names[slot][0], []).append((i, operand))
     for name, uses in by_name.items():
         groups: dict[Any, tuple[str, list[Use]]] = {"all": ("the backward", uses)}
