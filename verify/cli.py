@@ -110,7 +110,11 @@ def run(
     count = case_count(cases if cases is not None or profile else settings.cases, seed, profile or settings.profile)
     selected = [check.NAME for check in select(checks or settings.checks)]
     with contextlib.redirect_stdout(sys.stderr), progress_bar(quiet) as advance:  # what the users' functions print is not the report
-        verdicts = list(_verdicts(specs, count, seed, selected, jobs, advance))
+        verdicts = []
+        for verdict in _verdicts(specs, count, seed, selected, jobs, advance):
+            verdicts.append(verdict)
+            if len(specs) > 1 and not quiet and not sys.stderr.isatty():  # a log shows how far it is
+                click.echo(f"{clean(verdict.name)} {verdict.status} {verdict.seconds:.1f} s ({len(verdicts)} of {len(specs)})", err=True)
     asked = {"seed": seed, "cases": count, "checks": selected}
     command = [
         "run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -34,12 +35,25 @@ def resolve(name: str) -> Spec:
     known = installed()
     if name not in known:
         module, _, attribute = name.rpartition(".")
+        if name.endswith(".py") and (Path(name).is_file() or _is_module(Path(name).stem)):
+            raise SpecError(f"{name} is a file; write {'.'.join(Path(name).with_suffix('').parts)}:name{_offered(Path(name).stem)}")
         if found := next((path for path in (name, module) if path and _is_module(path)), None):
-            raise SpecError(f"{name}: {found} is a module; write {found}:{attribute if found == module else 'name'}")
+            offered = "" if found == module else _offered(found)
+            raise SpecError(f"{name}: {found} is a module; write {found}:{attribute if found == module else 'name'}{offered}")
         raise SpecError(
             f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name'
         )
     return known[name]
+
+
+def _offered(module: str) -> str:
+    """The names of a module's specs and rules, to choose from; "" if it cannot be imported."""
+    try:
+        values = vars(_import(module, module))
+    except SpecError:
+        return ""
+    names = [name for name, value in values.items() if isinstance(value, Spec) or hasattr(value, "defvjp") or hasattr(value, "defjvp")]
+    return f" (it has {', '.join(names)})" if names else ""
 
 
 def _is_module(path: str) -> bool:
@@ -85,7 +99,14 @@ def _import(module_name: str, target: str) -> Any:
             raise SpecError(f"{target}: there is no module {error.name!r} here ({Path.cwd()}) or installed") from None
         raise SpecError(f"{target}: importing {module_name} failed: it needs module {error.name!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
-        raise SpecError(f"{target}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise SpecError(f"{target}: importing {module_name} failed{_where(module_name, error)}: {type(error).__name__}: {error}") from error
+
+
+def _where(module_name: str, error: BaseException) -> str:
+    """The line of the module that raised, or that called what did: " at rules.py:11"."""
+    spec = importlib.util.find_spec(module_name) if module_name.rpartition(".")[0] in ("", *sys.modules) else None
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if spec is not None and frame.filename == spec.origin]
+    return f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
 def _see_here() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ def rules(tmp_path_factory):
     """A module `cli_rules` with one example of everything, and three that do not import."""
     folder = tmp_path_factory.mktemp("rules")
     (folder / "cli_rules.py").write_text(MODULE)
+    (folder / "cli_broken.py").write_text('from verify import Arg\n\nfine = Arg(dims="n")\nwrong = Arg(dims="n", dtype="flaot32")\n')
     (folder / "cli_raises.py").write_text("raise RuntimeError('at import')\n")
     (folder / "cli_needs.py").write_text("import no_such_module_anywhere\n")
     (folder / "cli_syntax.py").write_text("def f(:\n")
@@ -113,6 +115,14 @@ def refused(result, *words):
     return result
 
 
+def test_a_log_shows_how_far_it_is():
+    """Where stderr is no terminal there is no bar, and many operations take minutes."""
+    result = verify("run", "cli_rules:square", "cli_rules:half", "--cases", 2)
+    told = [re.sub(r"[0-9.]+ s", "_", line) for line in result.stderr.strip().splitlines()]
+    assert told == ["cli_rules:square PASS _ (1 of 2)", "cli_rules:half FAIL _ (2 of 2)"]
+    assert verify("run", "cli_rules:square", "cli_rules:half", "--cases", 2, "--quiet").stderr == ""
+
+
 def one_line(result, *words):
     refused(result, *words)
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
@@ -128,7 +138,9 @@ def one_line(result, *words):
         ("no_such_module_here:f", ["no module 'no_such_module_here'"]),
         ("no_such_module_here.sub:f", ["no module 'no_such_module_here'"]),
         ("cli_rules.sub:f", ["no module 'cli_rules.sub'"]),
-        ("cli_rules", ["cli_rules is a module", "cli_rules:name"]),
+        ("cli_rules", ["cli_rules is a module", "cli_rules:name (it has square, half, "]),
+        ("cli_rules.py", ["cli_rules.py is a file", "cli_rules:name (it has square, half, "]),
+        ("cli_broken:rule", ["importing cli_broken failed at cli_broken.py:4: SpecError", "flaot32"]),
         ("cli_rules.square", ["cli_rules is a module", "cli_rules:square"]),
         ("cli_rules:squar", ["'squar'", 'Did you mean "square"?']),
         ("cli_rules:square.deeper", ["deeper"]),

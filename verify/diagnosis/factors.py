@@ -82,7 +82,7 @@ def factor_sentence(readings: dict[str, float]) -> str | None:
     sign = "has the wrong sign" if ratio < 0 else ""
     if name == "1":
         return f"it {sign}" if sign else None
-    size = f"is the right one times {name}"
+    size = f"is the right one times {name}" + (" in these cases (a count of theirs?)" if _is_number(name) else "")
     hint = ""
     if name.startswith("sqrt("):
         hint = f": a factor 1/{name} is missing"

@@ -26,7 +26,6 @@ OTHERS = 2  # failing cases that must agree with the first
 RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
 FACTS: tuple[Pattern, ...] = (patterns.ignores_cotangent,)  # true of a case, whatever the others say
-PLACE: tuple[Pattern, ...] = (patterns.where,)  # it names the case
 EXACT: tuple[Pattern, ...] = (patterns.conjugate,)  # the whole cotangent is another one: that says more than where its numbers differ
 NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
 WHAT: tuple[Pattern, ...] = (
@@ -111,8 +110,9 @@ class Gradient:
         """What the numbers look like."""
         if shape := self._pattern(leaf, SHAPE):
             return shape
-        place = self._pattern(leaf, PLACE, agreed=False)
-        if place and all(_alike(patterns.where(e, leaf), place) for e in self._telling(leaf)):
+        places = [patterns.where(e, leaf) for e in sorted([self.first, *self._telling(leaf)], key=lambda e: -e.want[leaf].size)]
+        place = places[0]  # of the largest array: in one of two rows, "only the first" and "all but the last" are the same
+        if place and all(_alike(other, place) or str(other).startswith(patterns.SINGLE) for other in places[1:]):
             return place
         if shared := in_common([self.first, *self.more, *self._right], leaf):
             return shared

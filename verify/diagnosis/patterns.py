@@ -13,6 +13,7 @@ from verify.observation import MIX
 from verify.tolerance import EPS
 
 ZERO = "it is zero everywhere"
+SINGLE = "only index"
 BLOCK = 8  # the smallest size of a block that a kernel may have
 SEVERAL = 3  # different numbers, of which an order is no accident
 CLEAR = 1e-3  # two factors that differ by more are two
@@ -184,7 +185,7 @@ def _where(e: Evidence, leaf: int) -> str | None:
         if len(hits) == wrong.shape[axis] or not len(hits):
             continue
         if len(hits) == 1:
-            return f"only index {hits[0]} of axis {axis} is wrong (of {wrong.shape[axis]})"
+            return f"{SINGLE} {hits[0]} of axis {axis} is wrong (of {wrong.shape[axis]})"
         if hits[0] > 0 and len(hits) == wrong.shape[axis] - hits[0]:
             return f"it is wrong only from index {hits[0]} of axis {axis} on (of {wrong.shape[axis]})"
         if hits[-1] < wrong.shape[axis] - 1 and len(hits) == hits[-1] + 1:
