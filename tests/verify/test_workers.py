@@ -4,7 +4,9 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from concurrent.futures import InvalidStateError
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ from verify import Arg, Spec, Status
 from verify.checks import select
 from verify.registry import resolve
 from verify.runner import run_spec
-from verify.workers import CHUNK, Workers
+from verify.workers import CHUNK, Workers, _cancelled_is_no_fault
 
 CHECKS = [check.NAME for check in select(None)]
 MARK = "VERIFY_TEST_CRASH_MARK"
@@ -118,3 +120,19 @@ def test_the_time_of_an_operation_is_that_of_its_work_and_not_of_the_wait_for_it
         seconds = [run_spec(resolve(name), 2, 0, CHECKS, judges=workers.judges(name)).seconds for name in (RIGHT.name, SLOW.name)]
         assert workers.seconds(SLOW.name) >= 0.6 > seconds[1]
         assert workers.seconds(RIGHT.name) > 0
+
+
+@pytest.mark.parametrize(("error", "told"), [(InvalidStateError("CANCELLED"), []), (RuntimeError("of the user's"), ["of the user's"])])
+def test_a_pool_that_ends_early_prints_no_traceback_of_its_own(error, told, monkeypatch) -> None:
+    """Python's pool sets the result of futures that were cancelled, in a thread of its own."""
+    seen: list[str] = []
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(threading, "excepthook", lambda problem: seen.append(str(problem.exc_value)))
+    with _cancelled_is_no_fault():
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert seen == told
