@@ -27,6 +27,7 @@ from jax import export
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from verify import engine
+from verify.printable import short
 
 COUNT, AXIS = 4, "devices"
 LIMIT = 90.0  # seconds for one program, the child's own start included
@@ -103,7 +104,7 @@ def _numpy(results: Sequence[Any]) -> list[np.ndarray]:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    return short(error)
 
 
 class Child:

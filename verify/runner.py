@@ -22,6 +22,7 @@ from verify.merging import NOTHING_COMPARED
 from verify.observation import Observation, add_seconds
 from verify.observe import observe
 from verify.oracles.agreement import DISAGREE
+from verify.printable import short
 from verify.profiles import case_count as case_count
 from verify.programs import StageError
 from verify.records import Finding, Status, Verdict
@@ -150,7 +151,7 @@ def _found(check: ModuleType, observation: Observation) -> list[Finding]:
     try:
         return check.judge(observation)
     except jax.errors.JaxRuntimeError as error:
-        text = " ".join(str(error).split())[:300]
+        text = short(error)
         message = f"the function raises when it runs near these inputs: {text}"
         return [Finding(check=check.NAME, status=Status.SKIP, message=message, address=observation.case.address)]
 
@@ -174,7 +175,7 @@ def _unusable(case: Case, error: StageError) -> Finding:
         error.stage, f"JAX cannot compile the function in {case.dtype}: it"
     )
     line = user_line(error.cause)
-    text = " ".join(str(error.cause).split())[:500].rstrip(".")
+    text = short(error.cause, 500).rstrip(".")
     if "defvjp" in text or "defjvp" in text:
         advice = (
             f"Give the rule its derivative with {'defjvp(rule)' if 'defjvp' in text else 'defvjp(forward, backward)'} before it is called"

@@ -10,7 +10,7 @@ import junitparser
 import pytest
 
 from verify import Finding, Report, Status, Verdict
-from verify.printable import clean
+from verify.printable import clean, short
 from verify.report import json as json_report
 from verify.report import junit, summary
 from verify.report.text import render_report, render_verdict
@@ -283,3 +283,10 @@ def test_github_shows_a_wrong_rule_beside_its_source_whatever_it_is_called():
     right, nowhere = Verdict(name="right", status=Status.PASS, location="src/c.py:1"), Verdict(name="spec", status=Status.FAIL)
     text = github.render(Report(verdicts=(wrong, right, nowhere)))
     assert text == "::error file=src/a%2Cb.py,line=12,title=a%3Ab%0A%3A%3Aerror%3A%3A%2C%25%3A FAIL::off by 50 %25%0Aor so"
+
+
+def test_long_messages_are_cut_between_words():
+    told = short("word " * 100, 300)
+    assert told.endswith("word ...") and 290 < len(told) <= 300
+    assert short("two\n  lines") == "two lines"
+    assert short("x" * 400, 300) == "x" * 296 + " ..."

@@ -10,6 +10,7 @@ import numpy as np
 
 from verify.auditing.rules import Rule, Signature
 from verify.cases import Static
+from verify.printable import short
 
 
 def arrays(args: Any) -> list[Any]:
@@ -37,7 +38,7 @@ def refusal(rule: Rule, signature: Signature) -> str:
     try:
         jax.eval_shape(gradient, *(jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values))
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{type(error).__name__}: {short(error, 200)}"
     return ""
 
 

@@ -15,6 +15,7 @@ from verify.auditing.listen import Listener, Tracing, listening
 from verify.auditing.rules import Rule, Signature, near
 from verify.cases import Static
 from verify.errors import SpecError
+from verify.printable import short
 
 LARGEST_VALUES = 2**22  # elements of a call whose values are kept
 
@@ -44,7 +45,7 @@ def collect(program: Callable[..., Any], args: Sequence[Any]) -> tuple[list[Rule
         try:
             jaxpr = jax.make_jaxpr(flat)(*arrays)
         except Exception as error:
-            raise SpecError(f"audit: the program raises {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+            raise SpecError(f"audit: the program raises {type(error).__name__}: {short(error, 500)}") from error
     if concrete and listener.rules:
         jax.clear_caches()
         with listening(Listener(LARGEST_VALUES)) as told:

@@ -24,6 +24,7 @@ from verify.auditing.examine import examine
 from verify.auditing.rules import Rule, Signature, location, plain, written
 from verify.cases import Static
 from verify.errors import SpecError
+from verify.printable import short
 from verify.records import Status, Verdict
 from verify.runner import run_spec
 from verify.signature import arguments
@@ -111,7 +112,7 @@ def scan(package: str) -> tuple[list[Rule], list[str]]:
     trouble = []
     for name, module in modules(package):
         if isinstance(module, BaseException):
-            trouble.append(f"{name}: {type(module).__name__}: {' '.join(str(module).split())[:200]}")
+            trouble.append(f"{name}: {type(module).__name__}: {short(module, 200)}")
             continue
         for rule in rules_of(module, package):
             home = name == getattr(written(rule.function.fun), "__module__", "")  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from verify.campaign.journal import Journal
 from verify.campaign.plan import Unit
 from verify.campaign.rows import Row, row
 from verify.merging import BAD
+from verify.printable import short
 from verify.records import Finding, Status, Verdict
 from verify.report import json as report_json
 from verify.spec import SpecError
@@ -129,7 +130,7 @@ def _result(future: Future[dict[str, Any]]) -> dict[str, Any]:
     try:
         return future.result()
     except Exception as error:
-        return {"kind": "lost", "what": f"the executor lost it: {type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        return {"kind": "lost", "what": f"the executor lost it: {type(error).__name__}: {short(error)}"}
 
 
 def _digest(unit: Unit, reply: dict[str, Any], prepared: Prepared) -> str:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from verify.errors import SpecError
+from verify.printable import short
 
 GIB = 2**30
 LOOK = 0.02  # seconds between two looks at the memory
@@ -76,7 +77,7 @@ WANTED: dict[str, Callable[[dict[str, Any], Say], dict[str, Any]]] = {"environme
 
 def _short(error: BaseException) -> str:
     try:
-        text = " ".join(str(error).split())[:500]
+        text = short(error, 500)
     except Exception:  # a broken __str__ of the user's exception
         text = ""
     return type(error).__name__ + (f": {text}" if text else "")

@@ -17,6 +17,7 @@ from verify.checks.structure import user_line
 from verify.observation import Observation
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
+from verify.printable import short
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V009", "jit", "the rule gives the same with and without jit"
@@ -41,7 +42,7 @@ def judge(observation: Observation) -> list[Finding]:
             arrays = [jax.numpy.asarray(x) for x in observation.diff]
             gradient = [np.asarray(g) for g in programs.rule(call.call)(arrays, observation.rest, observation.cts["base"])[1]]
     except Exception as error:
-        message = f"without jit the rule raises {type(error).__name__} at {user_line(error)}: {' '.join(str(error).split())[:300]}"
+        message = f"without jit the rule raises {type(error).__name__} at {user_line(error)}: {short(error)}"
         return [Finding(check=NAME, status=Status.FAIL, message=message, address=address)]
     want = functools.partial(autodiff.gradient, observation, observation.measured[0])
     return compare_twice(NAME, "without jit, the cotangent of", call.names, gradient, want, "float64", address)

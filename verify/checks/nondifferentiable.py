@@ -33,6 +33,7 @@ from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
+from verify.printable import short
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import noise_bound
 from verify.values import cast
@@ -157,7 +158,7 @@ def _raises(
 ) -> Finding:
     """FAIL, unless the reference cannot do it either."""
     line = user_line(cause)
-    text = f"{type(cause).__name__}{' at ' + line if line else ''}: {' '.join(str(cause).split())[:400]}"
+    text = f"{type(cause).__name__}{' at ' + line if line else ''}: {short(cause, 400)}"
     call = observation.call.call
 
     def reference(diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:

@@ -20,6 +20,7 @@ from verify import programs
 from verify._compat import enable_x64, walk
 from verify.checks.structure import user_line
 from verify.observation import Observation
+from verify.printable import short
 from verify.records import Finding, Status
 from verify.values import cast
 
@@ -99,7 +100,7 @@ def _foreign(jaxpr: Any) -> set[str]:
 
 def _text(error: BaseException) -> str:
     line = user_line(error)
-    return f"{type(error).__name__}{' at ' + line if line else ''}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}{' at ' + line if line else ''}: {short(error)}"
 
 
 def _skip(observation: Observation, reason: str) -> Finding:

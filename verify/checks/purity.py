@@ -33,6 +33,7 @@ from verify.checks.effort import small
 from verify.checks.reach import tracers
 from verify.observation import Observation
 from verify.oracles.autodiff import coarsest
+from verify.printable import short
 from verify.records import Finding, Status
 from verify.tolerance import noise_bound
 from verify.values import cast, wide
@@ -82,7 +83,7 @@ def _leaks(observation: Observation) -> Iterator[str]:
         jax.make_jaxpr(programs.rule(call))(*inputs)
     except Exception as error:  # a rule that raises is the check structure's; a dead tracer that it reads is told here
         if isinstance(error, jax.errors.UnexpectedTracerError):
-            yield f"the second trace raises UnexpectedTracerError: the rule reads what it kept from the first. {' '.join(str(error).split())[:300]}"
+            yield f"the second trace raises UnexpectedTracerError: the rule reads what it kept from the first. {short(error)}"
             return
     yield from _kept(observation)
 

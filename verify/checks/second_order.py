@@ -20,6 +20,7 @@ from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction, project
 from verify.oracles.autodiff import at_kink
 from verify.oracles.finite_difference import slope
+from verify.printable import short
 from verify.records import Estimate, Finding, Status
 from verify.slopes import direction_through, slope_along
 from verify.values import largest
@@ -51,9 +52,7 @@ def judge(observation: Observation) -> list[Finding]:
         program = engine.exact(programs.second_order(observation.call), *inputs)
     except programs.StageError as error:
         whose = "the rule" if error.stage == "rule" else "the reference"
-        return [
-            Finding(check=NAME, status=Status.SKIP, message=f"{whose} cannot be differentiated twice: {str(error)[:300]}", address=address)
-        ]
+        return [Finding(check=NAME, status=Status.SKIP, message=f"{whose} cannot be differentiated twice: {short(error)}", address=address)]
     result = program(*inputs)
     want = result["reference"]
     moved = []

@@ -41,6 +41,7 @@ from verify.checks.structure import user_line
 from verify.observation import Observation
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
+from verify.printable import short
 from verify.records import Estimate, Finding, Status
 
 CODE, NAME, TITLE = "V019", "sharding", "the rule is right inside shard_map, and under jit on several devices"
@@ -229,7 +230,7 @@ def _refused(setting: Setting, run: Function, error: Exception) -> str:
 
 def _text(error: BaseException) -> str:
     line = user_line(error)
-    return f"{type(error).__name__}{' at ' + line if line else ''}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}{' at ' + line if line else ''}: {short(error)}"
 
 
 def _skip(observation: Observation, reason: str) -> Finding:

@@ -19,6 +19,7 @@ from verify.checks.structure import user_line
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import gradient_at, stacked
+from verify.printable import short
 from verify.records import Estimate, Finding, Status
 
 PLAIN = "; so it is in a plain call with the values of one of these examples"
@@ -119,10 +120,10 @@ def judge_program(
         try:
             engine.exact(make(transforms.plain(call)), *inputs)
         except programs.StageError:
-            message = f"{what} the reference raises too: {str(error)[:300]}"
+            message = f"{what} the reference raises too: {short(error)}"
             return [Finding(check=name, status=Status.SKIP, message=message, address=address)]
         line = user_line(error.cause)
-        message = f"{what} the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {' '.join(str(error.cause).split())[:500]}"
+        message = f"{what} the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {short(error.cause, 500)}"
         return [Finding(check=name, status=Status.FAIL, message=message, address=address, dtype=observation.measured[0].dtype)]
     got = program(*inputs)
     add_seconds(observation.seconds, program.seconds)

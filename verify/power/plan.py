@@ -14,6 +14,7 @@ from verify import checks as all_checks
 from verify.cases import Case, draw
 from verify.power.mutant import Edit
 from verify.power.screen import Prepared, prepare
+from verify.printable import short
 from verify.programs import StageError
 from verify.records import Status
 from verify.runner import case_count, judge
@@ -75,7 +76,7 @@ def _trouble(spec: Spec, case: Case) -> str:
     try:
         prepare(spec, case)
     except StageError as error:
-        return str(error)[:300]
+        return short(error)
     return ""
 
 
