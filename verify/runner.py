@@ -175,7 +175,7 @@ def _unusable(case: Case, error: StageError) -> Finding:
         error.stage, f"JAX cannot compile the function in {case.dtype}: it"
     )
     line = user_line(error.cause)
-    text = short(error.cause, 500).rstrip(".")
+    text = short(error.cause, 500).rstrip(". ")
     if "defvjp" in text or "defjvp" in text:
         advice = (
             f"Give the rule its derivative with {'defjvp(rule)' if 'defjvp' in text else 'defvjp(forward, backward)'} before it is called"

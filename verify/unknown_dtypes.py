@@ -24,7 +24,7 @@ def skipped(spec: Spec, case: Case, error: programs.StageError) -> Finding | Non
     """What is said in the place of the exception that ended the case, or None where it has another reason than the dtype."""
     if case.dtype == "float64" or spec.dtypes_named or not (who := _who(spec, case, error)):
         return None
-    text = short(error.cause, 200).rstrip(".")
+    text = short(error.cause, 200).rstrip(". ")
     message = f"in {case.dtype} {who} raises {type(error.cause).__name__}: {text}. Name the dtypes that it knows with dtypes=, or () for float64 alone"
     return Finding(check="precision", status=Status.SKIP, message=message, address=case.address, dtype=case.dtype)
 
