@@ -22,6 +22,7 @@ from verify.diagnosis.paths import paths
 from verify.diagnosis.products import strange_product, wrong_product
 from verify.spec import Spec
 
+LOOK = "look for what their values share"
 OTHERS = 2  # failing cases that must agree with the first
 RIGHT = 4  # passing cases that are looked at
 Pattern = Callable[[Evidence, int], str | None]
@@ -67,11 +68,11 @@ class Gradient:
         """What is wrong with each argument's cotangent, or with all of them at once; where no cause is found, what can be seen."""
         e = self.first
         wrong = [leaf for leaf in range(len(e.names)) if e.wrong(leaf)]
-        if told := [*self._causes(wrong), *self._mends()]:
-            return told
-        return self._of_leaves(
+        change = self._mends()
+        seen = self._causes(wrong) or self._of_leaves(
             {leaf: self._seen(leaf) for leaf in wrong} or {leaf: patterns.nearly(e, leaf) for leaf in range(len(e.names))}
         )
+        return [*(sentence for sentence in seen if not (change and LOOK in sentence)), *change]
 
     def _causes(self, wrong: Sequence[int]) -> list[str]:
         named: dict[int, str | None] = {leaf: self._by_itself(leaf) for leaf in wrong}
@@ -116,7 +117,7 @@ class Gradient:
             return place
         if shared := in_common([self.first, *self.more, *self._right], leaf):
             return shared
-        return f"{place}, and others in other cases: look for what their values share" if place else None
+        return f"{place}, and others in other cases: {LOOK}" if place else None
 
     def _telling(self, leaf: int) -> list[Evidence]:
         """The other cases in which this cotangent is wrong, too."""
