@@ -20,7 +20,7 @@ from verify.observation import natural_scale
 from verify.power import ends
 from verify.power.mutant import Edit, changed, numbered, run
 from verify.spec import Spec
-from verify.tolerance import FLOOR_ULPS, SATURATION
+from verify.tolerance import FLOOR_ULPS, NOISE_FACTOR
 from verify.values import cast, largest, wide
 
 EQUIVALENT = 1e-12  # relative to the array's largest: rounding of a sum in another order stays below, every wrong formula lies above
@@ -72,10 +72,14 @@ def prepare(spec: Spec, case: Case) -> Prepared:
         jaxpr = jax.make_jaxpr(pulled(found["tree"]))(residuals, cts)
     want = engine.exact(lambda r, c: surgery.run(jaxpr, [*r, *c]), residuals, cts)(residuals, cts)
     fits = dict(_fitting(jaxpr, residuals, cts, found["paths"], list(call.names)))
-    most = np.inf if case.style == "huge" else SATURATION  # few ulps of huge terms are no mistake
+    outputs = [wide(o) for o in out]
+    ulps = 0.0
+    if case.style == "huge":  # few ulps of huge terms that cancel are no mistake, as `noise` says
+        terms = sum(float(np.sum(np.abs(ct * o)[np.isfinite(o)])) for ct, o in zip(cts, outputs, strict=True))
+        ulps = NOISE_FACTOR / FLOOR_ULPS * terms * max(map(largest, diff), default=0.0)
     return Prepared(
         case=case, jaxpr=jaxpr, residuals=residuals, cts=cts, paths=found["paths"], names=list(call.names), want=[np.asarray(w) for w in want],
-        sizes=[natural_scale(wide(x), cts, [wide(o) for o in out], most) for x in diff], fits=fits,
+        sizes=[max(natural_scale(wide(x), cts, outputs), ulps) for x in diff], fits=fits,
     )  # fmt: skip
 
 
