@@ -209,3 +209,24 @@ def test_a_coefficient_that_is_one_step_late() -> None:
     said = told(spec(primal, lambda x, a: (primal(x, a), (a, primal(x, a))), backward, args=args))
     assert "the mul in `a_t * carry`, test_mends.py:" in said
     assert "at the next index" in said
+
+
+def test_a_constant_array_in_the_place_of_an_argument() -> None:
+    table = np.linspace(1.0, 2.0, 12).reshape(4, 3)
+
+    def backward(x: jax.Array, ct: jax.Array) -> tuple[jax.Array]:
+        return (2 * ct * jnp.asarray(table.astype(ct.dtype)),)
+
+    wrong = spec(lambda x: x * x, lambda x: (x * x, x), backward, args={"x": Arg(dims="4 3")}, sizes={})
+    assert "takes argument x in the place of a constant array" in told(wrong)
+
+
+def test_a_fault_in_it_costs_its_own_sentence_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> list[str]:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("verify.diagnosis.gradient.mends", fail)
+    with pytest.warns(RuntimeWarning, match="a fault of ours"):
+        assert (
+            told(spec(lambda x: 2 * x, lambda x: (2 * x, None), lambda _, ct: (ct,))) == "The cotangent of x: it is the right one times 0.5"
+        )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
 from verify.cases import Case, with_sizes
 from verify.checks.second_order import POINTS
+from verify.diagnosis import fault
 from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import gather
 from verify.diagnosis.factors import constant_ratio
@@ -43,9 +42,7 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
         when = trigger(cases)
         return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
     except Exception:
-        warnings.warn(
-            f"the diagnosis failed, the verdict stands; please report this:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2
-        )
+        fault.warn()
         return ""
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from verify.cases import Case, elements
-from verify.diagnosis import patterns
+from verify.diagnosis import fault, patterns
 from verify.diagnosis.as_if import Try, tries
 from verify.diagnosis.at_values import at_values, in_common
 from verify.diagnosis.entries import entries
@@ -183,8 +183,14 @@ class Gradient:
 
     def _mends(self) -> list[str]:
         """One change of the rule's own source that would make it right, in all cases."""
+        if self.output is not None:
+            return []
         wrong = [e for e in self.more if any(e.wrong(leaf) for leaf in range(len(e.names)))]
-        return mends([self.first, *wrong], self._right[:1]) if self.output is None else []
+        try:
+            return mends([self.first, *wrong], self._right[:1])
+        except Exception:  # it runs the user's program in ways that nobody foresaw
+            fault.warn()
+            return []
 
     def _factor(self, leaf: int) -> str | None:
         """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""

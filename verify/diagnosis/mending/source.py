@@ -72,6 +72,8 @@ def _value(rule: Steps, slot: int, caller: bool = False) -> str:
         return f"argument {name[1]}"
     if name[0] == "upstream cotangent":
         return "the upstream cotangent" if name[1] is None else f"the upstream cotangent of output {name[1]}"
+    if name[0] == "constant":
+        return "a constant array"
     key = name[1] if name[0] == "row" else name[0]
     line = code_line(key[0], caller)
     if name[0] == "row":
