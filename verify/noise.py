@@ -136,9 +136,8 @@ def exact_noise(
     """The noise of a float64 program's gradients around the first of `truths`, which is at `ct`, and the program at the moved inputs that show it."""
     moved = [jittered(program, case, k, dtype, diff, rest, ct) for k in range(tolerance.JITTERS)]
     terms = sum(float(np.sum(np.abs(c * out)[np.isfinite(out)])) for c, out in zip(ct, truths[0]["reference_out"], strict=True))
-    ulp = (
-        tolerance.EPS[dtype] * terms * max(map(largest, diff), default=0.0)
-    )  # of terms that cancel, such as a cotangent times a value times a key
+    # of terms that cancel, such as a cotangent times a value times a key
+    ulp = tolerance.EPS[dtype] * terms * max(map(largest, diff), default=0.0)
     least = sum(map(largest, ct))
     if case.style == "huge":  # few ulps of huge terms look like a switch between two values
         least = max(least, tolerance.FLOOR_ULPS * ulp / tolerance.KINK_JUMP)
