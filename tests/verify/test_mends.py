@@ -11,7 +11,7 @@ import pytest
 
 from verify import Arg, Spec, run
 from verify._compat import enable_x64
-from verify.backward.steps import Steps, TooLongError
+from verify.backward.steps import NotFollowedError, Steps
 from verify.cases import draw
 from verify.diagnosis.evidence import gather
 from verify.diagnosis.mending import search
@@ -158,7 +158,7 @@ def test_what_the_primal_is_made_of_stays() -> None:
 
 def test_long_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verify.backward.steps.MOST", 2)
-    with enable_x64(True), pytest.raises(TooLongError):
+    with enable_x64(True), pytest.raises(NotFollowedError):
         Steps(jax.make_jaxpr(lambda x: jnp.sin(jnp.cos(jnp.exp(x))))(1.0), [np.float64(1.0)], [("argument", "x")])
     assert "The gradient is right" not in told(loop_rule(slip=True))
 
@@ -230,3 +230,11 @@ def test_a_fault_in_it_costs_its_own_sentence_alone(monkeypatch: pytest.MonkeyPa
         assert (
             told(spec(lambda x: 2 * x, lambda x: (2 * x, None), lambda _, ct: (ct,))) == "The cotangent of x: it is the right one times 0.5"
         )
+
+
+def test_programs_that_call_back_to_python_are_left_alone() -> None:
+    def host(x: jax.Array) -> jax.Array:
+        return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    with enable_x64(True), pytest.raises(NotFollowedError):
+        Steps(jax.make_jaxpr(host)(1.0), [np.float64(1.0)], [("argument", "x")])

@@ -25,8 +25,8 @@ Turn = tuple[int, ...]
 Run = Callable[[list[Any]], list[Any]]
 
 
-class TooLongError(Exception):
-    """The program has too many steps to try anything with them."""
+class NotFollowedError(Exception):
+    """The program has too many steps to try anything with them, or calls back to Python, which is not called again for a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +165,8 @@ class Steps:
         return results
 
     def _add(self, key: surgery.Key, turn: Turn, equation: Any, inputs: Sequence[int], run: Run, names: Sequence[Any]) -> list[int]:
-        if len(self.steps) == MOST:
-            raise TooLongError
+        if len(self.steps) == MOST or (equation is not None and "callback" in equation.primitive.name):
+            raise NotFollowedError
         outputs = [self._new(value, name, turn) for value, name in zip(run([self.values[slot] for slot in inputs]), names, strict=True)]
         cost = 1 if equation is None or interpreter.knows_equation(equation) else SLOW
         cost += sum(np.size(self.values[slot]) for slot in (*inputs, *outputs)) // ELEMENTS

@@ -16,7 +16,7 @@ import numpy as np
 from verify import engine, programs
 from verify._compat import enable_x64
 from verify.backward.opened import opened
-from verify.backward.steps import Steps, TooLongError
+from verify.backward.steps import NotFollowedError, Steps
 from verify.diagnosis.evidence import Evidence, Explained
 from verify.diagnosis.mending.change import Change, Places, run
 from verify.diagnosis.mending.expressions import constants, sizes_and_options, terms, undone
@@ -118,7 +118,7 @@ def _followed(e: Evidence) -> Steps | None:
             call, _, _ = programs.bind(replace(observation.spec, fn=spy), observation.case)
             jaxpr = jax.make_jaxpr(both)(*arguments)
             rule = Steps(jaxpr, leaves, names)
-    except (programs.StageError, TooLongError, NotImplementedError, TypeError, ValueError, jax.errors.JaxRuntimeError):
+    except (programs.StageError, NotFollowedError, NotImplementedError, TypeError, ValueError, jax.errors.JaxRuntimeError):
         return None
     cts = [rule.values[slot] for slot in rule.results[-len(e.got) :]]
     return rule if e.equals_rule(cts) else None
