@@ -124,9 +124,9 @@ def other_turns(rule: Steps, free: Sequence[int]) -> Iterator[Change]:
         own = made.get(name, {})
         if not all(rule.names[_slot(rule, use)][1] == rule.steps[use[0]].turn != () for use in uses):
             continue
-        for words, way in (("next", 1), ("last", -1)):
+        for words, way in (("next index", 1), ("index before", -1)):
             at = replaced(rule, uses, partial(_beside, rule, own, way, name[0] == "row"))
-            told = sentence(rule, f"if {where} takes ", _slot(rule, uses[0]), f" at the {words} index")
+            told = sentence(rule, f"if {where} takes ", _slot(rule, uses[0]), f" at the {words}")
             yield Change(key=("turn", way, name, key), words=told, at=at)
 
 
