@@ -17,7 +17,7 @@ from verify.errors import VjpMismatch
 from verify.evidence import without_addresses
 from verify.given import from_arrays
 from verify.records import Status, Verdict
-from verify.registry import resolve
+from verify.registry import installed, resolve
 from verify.runner import run_cases, run_spec
 from verify.signature import argument_names, nearest
 from verify.spec import Spec, SpecError
@@ -150,7 +150,7 @@ def run(
 def _installed(spec: Spec) -> bool:
     """Whether the command line finds the spec by its name."""
     try:
-        return resolve(spec.name) is spec
+        return (resolve(spec.name) if ":" in spec.name else installed().get(spec.name)) is spec
     except SpecError:
         return False
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from verify import Arg, Spec, SpecError
+from verify import Arg, Spec, SpecError, run
 
 
 def identity(x):
@@ -121,3 +121,14 @@ def test_declaring_specs_needs_the_standard_library_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_module_of_a_specs_name_is_not_imported(tmp_path, monkeypatch):
+    """Whether the command line finds the spec by its name is asked of what is installed."""
+    (tmp_path / "named_like_a_spec.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    verdict = run(Spec(name="named_like_a_spec", fn=lambda x: x, reference=lambda x: x, args={"x": Arg(dims="n")}, dtypes=()), cases=2)
+    assert verdict and not verdict.installed
+    assert "named_like_a_spec" not in set(sys.modules) - before
