@@ -130,14 +130,18 @@ def rounding_noise(
     return noise
 
 
+def size_of_terms(cts: Sequence[Any], outputs: Sequence[Any], diff: Sequence[Any]) -> float:
+    """How large the terms may be that cancel in a cotangent, such as a cotangent times a value times a key."""
+    through = sum(float(np.sum(np.abs(ct * out)[np.isfinite(out)])) for ct, out in zip(cts, outputs, strict=True))
+    return through * max(map(largest, diff), default=0.0)
+
+
 def exact_noise(
     program: engine.Program, case: Case, dtype: str, diff: list[Any], rest: list[Any], ct: list[Any], truths: Sequence[Result]
 ) -> tuple[list[np.ndarray], list[Result]]:
     """The noise of a float64 program's gradients around the first of `truths`, which is at `ct`, and the program at the moved inputs that show it."""
     moved = [jittered(program, case, k, dtype, diff, rest, ct) for k in range(tolerance.JITTERS)]
-    terms = sum(float(np.sum(np.abs(c * out)[np.isfinite(out)])) for c, out in zip(ct, truths[0]["reference_out"], strict=True))
-    # of terms that cancel, such as a cotangent times a value times a key
-    ulp = tolerance.EPS[dtype] * terms * max(map(largest, diff), default=0.0)
+    ulp = tolerance.EPS[dtype] * size_of_terms(ct, truths[0]["reference_out"], diff)
     least = sum(map(largest, ct))
     if case.style == "huge":  # few ulps of huge terms look like a switch between two values
         least = max(least, tolerance.FLOOR_ULPS * ulp / tolerance.KINK_JUMP)

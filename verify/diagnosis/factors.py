@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def factors(e: Evidence, leaf: int) -> dict[str, float]:
         return {}
     found = readings(e, abs(ratio))
     several = np.count_nonzero(want) > 1  # of a single number, some factor makes any other
-    return dict.fromkeys(found, ratio) if several or not _is_number(found[0]) else {}
+    return dict.fromkeys(found, ratio) if several or not is_number(found[0]) else {}
 
 
 def readings(e: Evidence, factor: float) -> list[str]:
@@ -28,8 +28,20 @@ def readings(e: Evidence, factor: float) -> list[str]:
     return [name for name, value in _readings(e) if abs(factor / value - 1) < 4 * e.loose] or [f"{factor:.6g}"]
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
+    """A number that is no size, no option and no slip by itself."""
     return name.replace(".", "", 1).replace("e-", "", 1).replace("e+", "", 1).isdigit() and name not in ("1", *WHOLE)
+
+
+def fitted(e: Evidence, start: Sequence[np.ndarray], through: Sequence[np.ndarray], to: Sequence[np.ndarray]) -> float | None:
+    """m, such that start + m (through - start) is nearest to `to`, by least squares over all arguments, each in units of its own largest element."""
+    above = below = 0.0
+    for a, b, c, known in zip(start, through, to, e.known, strict=True):
+        unit = max(float(np.max(np.abs(array), where=known, initial=0.0)) for array in (b, c)) or 1.0
+        path = (b - a) / unit
+        above += float(np.sum((c - a) / unit * path, where=known))
+        below += float(np.sum(path * path, where=known))
+    return above / below if below > 0 and np.isfinite([above, below]).all() else None
 
 
 def constant_ratio(got: np.ndarray, want: np.ndarray) -> float | None:
@@ -82,7 +94,7 @@ def factor_sentence(readings: dict[str, float]) -> str | None:
     sign = "has the wrong sign" if ratio < 0 else ""
     if name == "1":
         return f"it {sign}" if sign else None
-    size = f"is the right one times {name}" + (" in these cases (a count of theirs?)" if _is_number(name) else "")
+    size = f"is the right one times {name}" + (" in these cases (a count of theirs?)" if is_number(name) else "")
     hint = ""
     if name.startswith("sqrt("):
         hint = f": a factor 1/{name} is missing"

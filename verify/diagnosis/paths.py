@@ -19,7 +19,7 @@ from jax.extend import core
 
 from verify import _compat, engine
 from verify.diagnosis.evidence import Evidence, Explained
-from verify.diagnosis.factors import readings
+from verify.diagnosis.factors import fitted, readings
 from verify.diagnosis.products import describe
 from verify.strip import evaluate
 
@@ -175,7 +175,7 @@ def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
         only = f" in the cotangent of {' and of '.join(names)}, and of no other argument" if elsewhere else ""
         yield f"0{only}", f"treats {{}} as a constant{only}: its derivative is dropped"
         return
-    m = _factor(e, cut)
+    m = fitted(e, cut, e.want, e.got)
     if m is None or not e.equals_rule([c + m * (w - c) for c, w in zip(cut, e.want, strict=True)]):
         return
     for whole, words in WORDS.items():
@@ -187,17 +187,6 @@ def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
         sign = ", with the wrong sign" if m < 0 else ""
         for name in readings(e, abs(m)):
             yield f"{'-' if m < 0 else ''}{name}", f"has the path through {{}} times {name}{sign}"
-
-
-def _factor(e: Evidence, cut: list[np.ndarray]) -> float | None:
-    """m by least squares over all arguments, each in units of its own largest element."""
-    above = below = 0.0
-    for c, got, want in zip(cut, e.got, e.want, strict=True):
-        unit = max(float(np.max(np.abs(want), initial=0.0)), float(np.max(np.abs(got), initial=0.0))) or 1.0
-        path = (want - c) / unit
-        above += float(np.sum((got - c) / unit * path))
-        below += float(np.sum(path * path))
-    return above / below if below else None
 
 
 def _equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:

@@ -16,6 +16,7 @@ from verify import _compat, engine, programs
 from verify.backward import edits, surgery
 from verify.backward.opened import opened, pulled
 from verify.cases import Case
+from verify.noise import size_of_terms
 from verify.observation import natural_scale
 from verify.power import ends
 from verify.power.mutant import Edit, changed, numbered, run
@@ -73,10 +74,8 @@ def prepare(spec: Spec, case: Case) -> Prepared:
     want = engine.exact(lambda r, c: surgery.run(jaxpr, [*r, *c]), residuals, cts)(residuals, cts)
     fits = dict(_fitting(jaxpr, residuals, cts, found["paths"], list(call.names)))
     outputs = [wide(o) for o in out]
-    ulps = 0.0
-    if case.style == "huge":  # few ulps of huge terms that cancel are no mistake, as `noise` says
-        terms = sum(float(np.sum(np.abs(ct * o)[np.isfinite(o)])) for ct, o in zip(cts, outputs, strict=True))
-        ulps = NOISE_FACTOR / FLOOR_ULPS * terms * max(map(largest, diff), default=0.0)
+    # few ulps of huge terms that cancel are no mistake, as `noise` says
+    ulps = NOISE_FACTOR / FLOOR_ULPS * size_of_terms(cts, outputs, diff) if case.style == "huge" else 0.0
     return Prepared(
         case=case, jaxpr=jaxpr, residuals=residuals, cts=cts, paths=found["paths"], names=list(call.names), want=[np.asarray(w) for w in want],
         sizes=[max(natural_scale(wide(x), cts, outputs), ulps) for x in diff], fits=fits,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from verify.backward import edits
 from verify.backward.steps import Run, Steps
 from verify.diagnosis.evidence import Evidence
-from verify.diagnosis.factors import WHOLE, readings
+from verify.diagnosis.factors import fitted, is_number, readings
 from verify.diagnosis.mending.change import Change, Places, is_float, replaced, run
 from verify.diagnosis.mending.source import place
 
@@ -26,12 +26,12 @@ def terms(rule: Steps, e: Evidence, places: Places) -> Iterator[Change]:
     """
     for key, at in reversed(places.items()):
         without = run(rule, {i: _times(rule.steps[i].run, 0.0) for i in at})
-        m = None if without is None else _factor(e, without[-len(e.got) :])
+        m = None if without is None else fitted(e, without[-len(e.got) :], e.got, e.want)
         if m is None:
             continue
         names = ["0"] if abs(m) < ROUNDING else [f"{'-' if m < 0 else ''}{name}" for name in readings(e, abs(m))]
         for name in names:
-            if name != "1" and not _is_odd(name):
+            if name in ("0", "-1") or (name != "1" and not is_number(name.lstrip("-"))):
                 words = {"0": "is left out", "-1": "has the other sign"}.get(name, f"is multiplied by {name}")
                 at_all = {i: _times(rule.steps[i].run, m) for i in at}
                 yield Change(
@@ -41,22 +41,6 @@ def terms(rule: Steps, e: Evidence, places: Places) -> Iterator[Change]:
 
 def _times(plain: Run, m: float) -> Run:
     return lambda values: [value * m if is_float(value) else value for value in plain(values)]
-
-
-def _factor(e: Evidence, without: Sequence[np.ndarray]) -> float | None:
-    """m, such that without + m (got - without) is the right gradient, by least squares; None where that depends on nothing."""
-    above = below = 0.0
-    for part, got, want, known in zip(without, e.got, e.want, e.known, strict=True):
-        unit = float(np.max(np.abs(want), where=known, initial=0.0)) or 1.0
-        above += float(np.sum((want - part) / unit * ((got - part) / unit), where=known))
-        below += float(np.sum(((got - part) / unit) ** 2, where=known))
-    return above / below if below > 0 and np.isfinite([above, below]).all() else None
-
-
-def _is_odd(name: str) -> bool:
-    """A number that is no size, no option and no slip by itself."""
-    plain = name.lstrip("-")
-    return plain not in ("0", "1", *WHOLE) and plain.replace(".", "", 1).replace("e-", "", 1).replace("e+", "", 1).isdigit()
 
 
 def sizes_and_options(rule: Steps, e: Evidence, places: Places) -> Iterator[Change]:

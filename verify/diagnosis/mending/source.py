@@ -25,16 +25,17 @@ def place(step: Step) -> str:
 
 def _expression(source: str, primitive: str) -> str:
     """The smallest expression that starts where this operation does, if its line has more than one; "" where the line alone tells nothing of it."""
-    at = re.match(r".*?:\d+:(\d+)", source)
-    place, code = source_text(source)
+    at = re.match(r"(.*?):(\d+):(\d+)", source)
     if at is None or primitive not in OPERATORS:
         return ""
-    indent = len(raw := linecache.getline(re.match(r"(.*?):\d+", source)[1], int(re.match(r".*?:(\d+)", source)[1]))) - len(raw.lstrip())  # type: ignore[index]
+    place, code = source_text(source)
+    raw = linecache.getline(at[1], int(at[2]))
+    column = int(at[3]) - (len(raw) - len(raw.lstrip()))
     with contextlib.suppress(SyntaxError, ValueError):
         found = [
             node
             for node in ast.walk(ast.parse(code))
-            if isinstance(node, ast.BinOp) and isinstance(node.op, OPERATORS[primitive]) and node.col_offset == int(at[1]) - indent
+            if isinstance(node, ast.BinOp) and isinstance(node.op, OPERATORS[primitive]) and node.col_offset == column
         ]
         if found:
             text = min((ast.get_source_segment(code, node) or code for node in found), key=len)
