@@ -29,11 +29,10 @@ import numpy as np
 from verify import engine, programs
 from verify.checks.compare import compare, compare_twice, failed
 from verify.checks.effort import small
-from verify.checks.structure import user_line
+from verify.checks.structure import raised
 from verify.observation import Observation, add_seconds
 from verify.oracles import autodiff
 from verify.oracles.agreement import contradiction
-from verify.printable import short
 from verify.records import Estimate, Finding, Status
 from verify.tolerance import noise_bound
 from verify.values import cast
@@ -157,8 +156,7 @@ def _raises(
     inputs: tuple[list[Any], list[Any], list[Any]],
 ) -> Finding:
     """FAIL, unless the reference cannot do it either."""
-    line = user_line(cause)
-    text = f"{type(cause).__name__}{' at ' + line if line else ''}: {short(cause, 400)}"
+    text = raised(cause, 400)
     call = observation.call.call
 
     def reference(diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:

@@ -18,9 +18,8 @@ import jax
 
 from verify import programs
 from verify._compat import enable_x64, walk
-from verify.checks.structure import user_line
+from verify.checks.structure import raised
 from verify.observation import Observation
-from verify.printable import short
 from verify.records import Finding, Status
 from verify.values import cast
 
@@ -44,7 +43,7 @@ def judge(observation: Observation) -> list[Finding]:
             primal = jax.jit(lambda diff, rest, cts: call.run(diff, rest)).trace(*inputs)
             rule = jax.jit(programs.rule(call)).trace(*inputs)
         except Exception as error:
-            return [_skip(observation, f"it cannot be traced in {', '.join(dict.fromkeys(dtypes))} with 64-bit types off: {_text(error)}")]
+            return [_skip(observation, f"it cannot be traced in {', '.join(dict.fromkeys(dtypes))} with 64-bit types off: {raised(error)}")]
         refused: dict[str, list[str]] = {}
         skipped: dict[str, list[str]] = {}
         good = 0
@@ -85,7 +84,7 @@ def _problem(traced: Any, platform: str) -> str | None:
     try:
         _lower(traced, platform)
     except Exception as error:  # JAX and the kernel languages raise many types
-        return _text(error)
+        return raised(error)
     return None
 
 
@@ -96,11 +95,6 @@ def _lower(traced: Any, platform: str) -> None:
 
 def _foreign(jaxpr: Any) -> set[str]:
     return {str(equation.params.get("target_name", "?")) for equation in walk(jaxpr) if equation.primitive.name == "ffi_call"}
-
-
-def _text(error: BaseException) -> str:
-    line = user_line(error)
-    return f"{type(error).__name__}{' at ' + line if line else ''}: {short(error)}"
 
 
 def _skip(observation: Observation, reason: str) -> Finding:

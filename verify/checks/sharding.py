@@ -37,11 +37,10 @@ from verify.batching import BLAME, shares_outputs
 from verify.checks.compare import compare, failed
 from verify.checks.effort import small
 from verify.checks.shards import Setting, estimate_of, setting_of
-from verify.checks.structure import user_line
+from verify.checks.structure import raised
 from verify.observation import Observation
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import at_kink
-from verify.printable import short
 from verify.records import Estimate, Finding, Status
 
 CODE, NAME, TITLE = "V019", "sharding", "the rule is right inside shard_map, and under jit on several devices"
@@ -129,7 +128,7 @@ def _split_inputs(observation: Observation, setting: Setting, estimate: Estimate
         return [_skip(observation, str(error))]
     except Exception as error:
         return [
-            _skip(observation, f"not run under jit on several devices, as it raises {_text(error)} under jax.vmap (see the check vmap)")
+            _skip(observation, f"not run under jit on several devices, as it raises {raised(error)} under jax.vmap (see the check vmap)")
         ]
 
 
@@ -189,13 +188,13 @@ def _explained(finding: Finding, names: Sequence[str], got: list[np.ndarray], es
 
 def _raises(observation: Observation, setting: Setting, error: Exception) -> Finding:
     """FAIL only where neither the primal nor the derivative of the reference raises inside shard_map."""
-    text = f"inside jax.shard_map(check_vma=False) the rule raises {_text(error)}"
+    text = f"inside jax.shard_map(check_vma=False) the rule raises {raised(error)}"
     for whose, function in (("the primal itself", _alone(observation, setting)), ("the reference", _reference(observation, setting))):
         try:
             structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in setting.arrays]
             jax.eval_shape(function, *structs)
         except Exception as other:
-            return _skip(observation, f"{whose} cannot be run inside jax.shard_map: {_text(other)}")
+            return _skip(observation, f"{whose} cannot be run inside jax.shard_map: {raised(other)}")
     message = f"{text}, and the reference does not. Do not read the number of devices or a mesh axis that the caller may not have"
     return Finding(check=NAME, status=Status.FAIL, message=message, address=observation.case.address)
 
@@ -220,17 +219,12 @@ def _refused(setting: Setting, run: Function, error: Exception) -> str:
         structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in setting.arrays[: len(setting.diff) + len(setting.rest)]]
         jax.eval_shape(_outputs(run, setting, check=True), *structs)
     except Exception as own:
-        return f"{text} the function itself, before it is differentiated: {_text(own)}. With check_vma=False its cotangents are right"
+        return f"{text} the function itself, before it is differentiated: {raised(own)}. With check_vma=False its cotangents are right"
     varying = "jax.typeof(a).vma" if hasattr(jax.typeof(jnp.zeros(())), "vma") else "jax.typeof(a).manual_axis_type.varying"
     return (
-        f"{text} the rule: {_text(error)}. With check_vma=False its cotangents are right. Where an argument is the same on all devices, let the backward "
+        f"{text} the rule: {raised(error)}. With check_vma=False its cotangents are right. Where an argument is the same on all devices, let the backward "
         f"return jax.lax.psum(ct, axes) over the axes along which the cotangent varies and the argument does not ({varying} of both; none: no psum)"
     )
-
-
-def _text(error: BaseException) -> str:
-    line = user_line(error)
-    return f"{type(error).__name__}{' at ' + line if line else ''}: {short(error)}"
 
 
 def _skip(observation: Observation, reason: str) -> Finding:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from verify.observation import Observation
+from verify.printable import short
 from verify.records import Finding, Status
 
 CODE, NAME, TITLE = "V001", "structure", "the rule runs; every cotangent has its argument's shape and dtype"
@@ -59,6 +60,12 @@ def _raised(observation: Observation) -> str:
         else ""
     )
     return f"the rule raises {type(cause).__name__}{where}: {text[:600]}{cannot}"
+
+
+def raised(error: BaseException, most: int = 300) -> str:
+    """Kind, place and words of an error: "ValueError at file.py:12 in backward: `...`: shapes differ"."""
+    line = user_line(error)
+    return f"{type(error).__name__}{' at ' + line if line else ''}: {short(error, most)}"
 
 
 def user_line(cause: BaseException) -> str:

@@ -13,12 +13,11 @@ import numpy as np
 
 from verify import engine, programs, tolerance, transforms
 from verify.checks.compare import compare, failed
-from verify.checks.structure import user_line
+from verify.checks.structure import raised
 from verify.checks.transformed import pattern, takes_turn, unjudged
 from verify.noise import moved_by_ulps, rounding_noise
 from verify.observation import MIX, Observation, add_seconds
 from verify.oracles.autodiff import at_kink
-from verify.printable import short
 from verify.records import Estimate, Finding, Status
 from verify.slopes import direction_through
 from verify.tolerance import noise_bound
@@ -62,8 +61,7 @@ def judge(observation: Observation) -> list[Finding]:
         except programs.StageError:
             message = f"the reference has no forward mode: {str(error)[:200]}"
             return [Finding(check=NAME, status=Status.SKIP, message=message, address=case.address)]
-        line = user_line(error.cause)
-        message = f"in forward mode the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {short(error.cause, 400)}"
+        message = f"in forward mode the rule raises {raised(error.cause, 400)}"
         return [Finding(check=NAME, status=Status.FAIL, message=message, address=case.address)]
     base = program(observation.diff, observation.rest, moves)
     jitters = (moved_by_ulps(case, k, observation.reference_limit, observation.diff) for k in range(tolerance.JITTERS))

@@ -15,7 +15,7 @@ import numpy as np
 from verify import engine, programs, transforms
 from verify.checks.compare import compare, compare_twice, failed
 from verify.checks.further import further, in_another_order
-from verify.checks.structure import user_line
+from verify.checks.structure import raised
 from verify.observation import Observation, add_seconds
 from verify.oracles.agreement import contradiction
 from verify.oracles.autodiff import gradient_at, stacked
@@ -122,8 +122,7 @@ def judge_program(
         except programs.StageError:
             message = f"{what} the reference raises too: {short(error)}"
             return [Finding(check=name, status=Status.SKIP, message=message, address=address)]
-        line = user_line(error.cause)
-        message = f"{what} the rule raises {type(error.cause).__name__}{' at ' + line if line else ''}: {short(error.cause, 500)}"
+        message = f"{what} the rule raises {raised(error.cause, 500)}"
         return [Finding(check=name, status=Status.FAIL, message=message, address=address, dtype=observation.measured[0].dtype)]
     got = program(*inputs)
     add_seconds(observation.seconds, program.seconds)
