@@ -68,6 +68,7 @@ def main() -> None:
     verify run                          every installed operation
     verify run layer_norm --cases 500   one of them, longer
     verify run my_pkg.rules:my_fn       any importable function with jaxtyping annotations, or a Spec
+    verify run rules.py                 every Spec of a file
     verify audit train.py               every custom rule that a script or a program calls
     verify scan my_pkg                  every custom rule that a package defines
     verify campaign nightly.toml        many of them for hours, with a journal
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1, metavar="[NAME | pkg.mod:name]...")
+@click.argument("names", nargs=-1, metavar="[NAME | pkg.mod:name | FILE.py]...")
 @click.option("--cases", type=click.IntRange(min=1), help="Cases per operation; wins over --profile.")
 @click.option("--profile", type=click.Choice(["quick", "default", "deep"]), help="How long: 28, 104 or 728 cases per operation.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), help="The same seed gives the same cases on any machine (0).")
@@ -93,15 +94,15 @@ def run(
 ) -> None:  # fmt: skip
     """Verify operations on random sizes, dtypes, options and values.
 
-    Without names: every operation that an installed package declares.
+    Without names: every operation that an installed package declares. A file or a module stands for every Spec in it, or, if it has none, for every rule.
     """
     from verify.config import RunConfig, load
 
     settings = load(config) if config else RunConfig()
     outputs.require_writable(written)
-    from verify.registry import installed, resolve
+    from verify.registry import installed, named, resolve
 
-    wanted = tuple(dict.fromkeys(names or settings.specs or installed()))
+    wanted = named(names or settings.specs or tuple(installed()))
     specs = {name: resolve(name) for name in wanted}
     from verify.checks import select
     from verify.profiles import case_count

@@ -1,4 +1,4 @@
-"""From what a user names to specs: installed ones by name (entry points), anything importable as `pkg.mod:attribute`."""
+"""From what a user names to specs: installed ones by name (entry points), anything importable as `pkg.mod:attribute`, all of a module or a file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from verify.signature import nearest
@@ -28,6 +29,45 @@ def installed() -> dict[str, Spec]:
     return dict(sorted(found.items()))
 
 
+def named(names: Sequence[str]) -> tuple[str, ...]:
+    """The specs that `names` stand for, each once: a module or a file (`rules.py`) stands for every spec in it, or, if it has none, for every rule.
+
+    Raises SpecError for a file elsewhere, and for a module that has neither.
+    """
+    return tuple(dict.fromkeys(spec for name in names for spec in _named(name)))
+
+
+def _named(name: str) -> list[str]:
+    path, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
+    if path.endswith(".py") and Path(path).is_file():
+        path = _module_of(path)
+    if colon or name in installed() or not _is_module(path):
+        return [f"{path}{colon}{attribute}"]
+    specs, rules = _held(_import(path, name))
+    if not specs and not rules:
+        raise SpecError(f"{name} has no Spec and no custom_vjp or custom_jvp; write {path}:name for a function that calls one")
+    return [f"{path}:{attribute}" for attribute in specs or rules]
+
+
+def _module_of(file: str) -> str:
+    """The module that a file is when imported from the working directory."""
+    try:
+        return ".".join(Path(file).resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts)
+    except ValueError:
+        raise SpecError(
+            f"{file} is not below the working directory ({Path.cwd()}), so it cannot be imported; change to its directory"
+        ) from None
+
+
+def _held(module: ModuleType) -> tuple[list[str], list[str]]:
+    """The names of a module's specs, and of the rules that it defines; where one has several, the first."""
+    first = {id(value): name for name, value in reversed(vars(module).items())}
+    values = {name: vars(module)[name] for name in reversed(first.values())}
+    specs = [name for name, value in values.items() if isinstance(value, Spec)]
+    rules = [name for name, value in values.items() if hasattr(value, "defvjp") or hasattr(value, "defjvp")]
+    return specs, [name for name in rules if getattr(values[name], "__module__", None) == module.__name__]
+
+
 def resolve(name: str) -> Spec:
     """The spec called `name`: an installed one, or `pkg.mod:attribute` with a Spec or a function. Raises SpecError."""
     if ":" in name:
@@ -40,8 +80,10 @@ def resolve(name: str) -> Spec:
         if found := next((path for path in (name, module) if path and _is_module(path)), None):
             offered = "" if found == module else _offered(found)
             raise SpecError(f"{name}: {found} is a module; write {found}:{attribute if found == module else 'name'}{offered}")
+        if name.endswith(".py"):
+            raise SpecError(f"there is no file {name} here ({Path.cwd()})")
         raise SpecError(
-            f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name'
+            f'there is no operation "{name}".{nearest(name, known)} Known: {", ".join(known) or "none"}. Anything importable: pkg.mod:name, or rules.py'
         )
     return known[name]
 
@@ -49,11 +91,10 @@ def resolve(name: str) -> Spec:
 def _offered(module: str) -> str:
     """The names of a module's specs and rules, to choose from; "" if it cannot be imported."""
     try:
-        values = vars(_import(module, module))
+        specs, rules = _held(_import(module, module))
     except SpecError:
         return ""
-    names = [name for name, value in values.items() if isinstance(value, Spec) or hasattr(value, "defvjp") or hasattr(value, "defjvp")]
-    return f" (it has {', '.join(names)})" if names else ""
+    return f" (it has {', '.join([*specs, *rules])})" if specs or rules else ""
 
 
 def _is_module(path: str) -> bool:

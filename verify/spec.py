@@ -24,7 +24,7 @@ class SpecError(ValueError):
 class Arg:
     """One array argument: its shape in named dimensions, its dtype, and the values it may take.
 
-    dims: dimensions in jaxtyping syntax, separated by spaces: a name (`n`), a number (`3`), arithmetic of names (`kv*r`, `n-1`),
+    dims: may be given by position; dimensions in jaxtyping syntax, separated by spaces: a name (`n`), a number (`3`), arithmetic of names (`kv*r`, `n-1`),
         `*batch` for any number of leading dimensions, `#n` for a dimension that may also be 1. "" is a scalar.
     dtype: "float" is drawn from the run's dtypes, "complex" is complex128, and complex64 where the others are float32 or coarser; a fixed one
         ("float32", "complex64", "int32", "bool", "key") stays as it is. Masks ("bool") are half full, nearly full or empty, now and then full, and some rows hold no True.
@@ -38,11 +38,11 @@ class Arg:
         positive definite matrix) is one argument's sample, or computed inside of `fn` and `reference`: it sees no other argument.
     optional: the argument may be None; some draws pass None.
 
-    >>> Arg(dims="*batch D", low=-2.0, high=2.0).dims
+    >>> Arg("*batch D", low=-2.0, high=2.0).dims
     '*batch D'
     """
 
-    dims: str = ""
+    dims: str = field(default="", kw_only=False)
     dtype: str = "float"
     low: float | str | None = None
     high: float | str | None = None

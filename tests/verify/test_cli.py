@@ -91,6 +91,7 @@ def rules(tmp_path_factory):
     (folder / "cli_raises.py").write_text("raise RuntimeError('at import')\n")
     (folder / "cli_needs.py").write_text("import no_such_module_anywhere\n")
     (folder / "cli_syntax.py").write_text("def f(:\n")
+    (folder / "cli_none.py").write_text("from cli_rules import half\nnumber = 3\n")  # a rule of another module
     (folder / "cli_exits.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
@@ -123,6 +124,27 @@ def test_a_log_shows_how_far_it_is():
     assert verify("run", "cli_rules:square", "cli_rules:half", "--cases", 2, "--quiet").stderr == ""
 
 
+def test_a_file_and_a_module_stand_for_what_they_hold(tmp_path, monkeypatch):
+    """Every spec; without any, every rule that is defined there, once, not those that are imported."""
+    rules = "import jax\nfrom jaxtyping import Array, Float\nfrom cli_rules import half\n@jax.custom_vjp\n"
+    rules += 'def cube(x: Float[Array, "n"]): return x**3\ncube.defvjp(lambda x: (x**3, x), lambda x, ct: (3 * x**2 * ct,))\nalias = cube\n'
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "cli_cubes.py").write_text(rules)
+    (tmp_path / "cli_specs.py").write_text(
+        'from verify import Arg, Spec\nfrom cli_rules import half, square\nhalved = Spec(name="a", fn=half, args={"x": Arg("n")})\nright = square\n'
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def names(*args):
+        return [v["name"] for v in json.loads(verify("run", *args, "--cases", 2, "--json", "-").stdout)["verdicts"]]
+
+    assert names("cli_specs.py", "cli_specs:halved") == names("cli_specs") == names("cli_specs.py:halved") == ["cli_specs:halved"]
+    assert names("deep/cli_cubes.py") == names(tmp_path / "deep" / "cli_cubes.py") == ["deep.cli_cubes:cube"]
+    assert "cli_specs:halved" in verify("power", "cli_specs.py", "--limit", 1, "--cases", 2).output
+    monkeypatch.chdir(tmp_path / "deep")
+    one_line(verify("run", "../cli_specs.py"), "not below the working directory")
+
+
 def one_line(result, *words):
     refused(result, *words)
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
@@ -138,8 +160,8 @@ def one_line(result, *words):
         ("no_such_module_here:f", ["no module 'no_such_module_here'"]),
         ("no_such_module_here.sub:f", ["no module 'no_such_module_here'"]),
         ("cli_rules.sub:f", ["no module 'cli_rules.sub'"]),
-        ("cli_rules", ["cli_rules is a module", "cli_rules:name (it has square, half, "]),
-        ("cli_rules.py", ["cli_rules.py is a file", "cli_rules:name (it has square, half, "]),
+        ("cli_none", ["cli_none has no Spec", "cli_none:name"]),
+        ("no_file.py", ["no file no_file.py"]),
         ("cli_broken:rule", ["importing cli_broken failed at cli_broken.py:4: SpecError", "flaot32"]),
         ("cli_rules.square", ["cli_rules is a module", "cli_rules:square"]),
         ("cli_rules:squar", ["'squar'", 'Did you mean "square"?']),

@@ -21,13 +21,14 @@ def test_the_smallest_spec():
     assert (made.name, made.reference, dict(made.sizes), dict(made.options)) == ("op", None, {}, {})
 
 
-def test_frozen_and_named_only():
+def test_frozen_and_named_only_but_the_dims():
     with pytest.raises(AttributeError):
         spec().name = "other"
     with pytest.raises(TypeError):
         Spec("op", identity)
     with pytest.raises(TypeError):
-        Arg("n")
+        Arg("n", "float32")
+    assert Arg("n d", low=0.0) == Arg(dims="n d", low=0.0)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a@b", "a\n", "\t", "a\x1b[2J", "a\x00", "a\u202eb", "\u200b"])

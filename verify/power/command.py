@@ -13,7 +13,7 @@ from verify.terminal import NOTHING, progress_bar
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME | pkg.mod:name]...")
+@click.argument("names", nargs=-1, metavar="[NAME | pkg.mod:name | FILE.py]...")
 @click.option("--cases", type=click.IntRange(min=1), help="Cases of the verification that is measured (104).")
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, help="Of these cases (0).")
 @click.option("--check", "checks", multiple=True, metavar="NAME|CODE", help="Measure only these checks; may be repeated.")
@@ -39,10 +39,10 @@ def power(
             files.require_writable(path)
     from verify.environment import environment
     from verify.power.parallel import measure_named
-    from verify.registry import installed, resolve
+    from verify.registry import installed, named, resolve
     from verify.report import power as report
 
-    wanted = tuple(dict.fromkeys(names or installed()))
+    wanted = named(names or tuple(installed()))
     for name in wanted:
         resolve(name)
     with contextlib.redirect_stdout(sys.stderr), progress_bar(quiet) as advance:  # what the users' functions print is not the report
