@@ -19,8 +19,9 @@ from verify.derive import transcript
 from verify.derive.derivation import derive
 from verify.derive.example import SMALLEST, example
 from verify.diagnosis.evidence import Evidence
+from verify.diagnosis.intermediates import lettered
 from verify.diagnosis.patterns import sums
-from verify.diagnosis.products import known_arrays, lettered, products
+from verify.diagnosis.products import known_arrays, products
 from verify.observation import Observation
 from verify.oracles.finite_difference import slope
 from verify.registry import installed, resolve

@@ -136,6 +136,30 @@ def divided_by_nothing(residuals, ct):
     return (ct / mask.sum(-1).astype(ct.dtype))[:, None] * mask, None
 
 
+def divided_by_all(residuals, ct):
+    mask, _ = residuals
+    return (ct / mask.shape[-1])[:, None] * mask, None
+
+
+def mean_of_labelled(logits, labels):
+    count = jnp.maximum((labels >= 0).sum(), 1).astype(logits.dtype)
+    return cross_entropy(logits, labels, 0.0).sum() / count
+
+
+def mean_of_labelled_forward(logits, labels):
+    return mean_of_labelled(logits, labels), (logits, labels)
+
+
+def mean_of_labelled_backward(residuals, ct):
+    labels = residuals[1]
+    return cross_entropy_backward(0.0, residuals, jnp.full(labels.shape, ct / jnp.maximum((labels >= 0).sum(), 1).astype(ct.dtype)))
+
+
+def mean_of_all(residuals, ct):
+    labels = residuals[1]
+    return cross_entropy_backward(0.0, residuals, jnp.full(labels.shape, ct / labels.size))
+
+
 # Dropout keeps the key, and draws its mask again in the backward.
 
 
@@ -230,6 +254,10 @@ ENTRIES = (
           {"x": Arg(dims="n d"), "y": Arg(dims="n d")}, "gradient", static=(2,), options={"reduction": ("none", "sum", "mean")}, trigger=True),
     entry("mean-of-nothing", "mask", masked_mean, masked_mean_forward, divided_by_nothing, masked_mean_backward,
           {"x": Arg(dims="n d"), "mask": Arg(dims="n d", dtype="bool")}, "gradient", trigger=True),
+    entry("mean-of-the-masked-too", "scale", masked_mean, masked_mean_forward, divided_by_all, masked_mean_backward,
+          {"x": Arg(dims="n d"), "mask": Arg(dims="n d", dtype="bool")}, "gradient"),
+    entry("mean-of-ignored-labels-too", "scale", mean_of_labelled, mean_of_labelled_forward, mean_of_all, mean_of_labelled_backward, LOSS, "gradient",
+          trigger=True),
     entry("causal-without-itself", "mask", causal_softmax, causal_softmax_forward, without_itself, causal_softmax_backward,
           {"scores": Arg(dims="*b t t")}, "gradient"),
     entry("dropout-another-mask", "random key", *DROPOUT, another_mask, dropout_backward, DROPPED, "gradient", trigger=True, **RATES),

@@ -109,6 +109,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     "segment-mean-not-divided": ("where ids at its row is the number of another element, too",),
     "ignored-label-counted": ("where labels at its row is negative, where it should be 0",),
     "mean-of-nothing": ("of x", "not finite there"),
+    "mean-of-the-masked-too": ("of x: it is the right one times h/d, where h is the reference's max in `return (x * mask).sum(-1) /",),
+    "mean-of-ignored-labels-too": (
+        "of logits: it is the right one times h/n, where h is the reference's max in `count = jnp.maximum((labels",
+    ),
     "smoothing-forgotten": ("for smoothing=0.0 where smoothing=0.1 is given",),
     "mean-over-batch-alone": ("of x: it is the right one times d", "failing cases have reduction='mean'"),
     "dropout-not-rescaled": ("of x: it is the right one times 1 - rate",),

@@ -14,7 +14,7 @@ import numpy as np
 
 from verify import engine
 from verify.diagnosis.evidence import Evidence
-from verify.diagnosis.products import describe
+from verify.diagnosis.intermediates import describe
 from verify.strip import evaluate
 
 LIMIT = 16  # comparisons that are changed

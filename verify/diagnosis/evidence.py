@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from verify.cases import Case
+from verify.diagnosis import intermediates
 from verify.observation import Observation
 from verify.observe import observe
 from verify.oracles import autodiff
@@ -47,6 +49,11 @@ class Evidence:
     def others(self) -> list[tuple[str, Any]]:
         """The arguments without a derivative, by name: indices, masks, keys."""
         return list(zip(self.observation.call.call.rest_names, self.observation.rest, strict=True))
+
+    @functools.cached_property
+    def intermediates(self) -> list[intermediates.Named]:
+        """What the reference computes on the way."""
+        return intermediates.of_reference(self.observation)
 
     def wrong(self, leaf: int) -> bool:
         return bool(self.got[leaf].size) and not self.same(self.got[leaf], self.want[leaf], self.slack[leaf])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from verify.diagnosis.evidence import Evidence
+from verify.diagnosis.intermediates import Named, lettered
 
+COPIES = tuple(f"[{name} " for name in ("convert_element_type", "broadcast_in_dim", "reshape", "squeeze"))  # the same numbers again
 WHOLE = ("2", "0.5", "3", "4", "10")  # factors that are slips by themselves; "1" is a sign
 
 
@@ -21,6 +25,34 @@ def factors(e: Evidence, leaf: int) -> dict[str, float]:
     found = readings(e, abs(ratio))
     several = np.count_nonzero(want) > 1  # of a single number, some factor makes any other
     return dict.fromkeys(found, ratio) if several or not is_number(found[0]) else {}
+
+
+def varying(e: Evidence, leaf: int) -> dict[str, float]:
+    """Readings of a factor that differs from element to element: an argument or what the reference computes on the way, or a size over it."""
+    got, want = e.got[leaf], e.want[leaf]
+    if not want.any() or not np.isfinite(got).all() or not np.isfinite(want).all():
+        return {}
+    of_arguments = [*zip(e.names, e.observation.diff, strict=True), *e.others]
+    found = {}
+    for name, values in [*of_arguments, *_computed(e)]:
+        for factor in _spread(values, want.shape):
+            for size, number in {"": 1.0, **_sizes(e)}.items():
+                with np.errstate(all="ignore"):
+                    if e.same(got, want * factor / number):
+                        found[f"{name}/{size}" if size else name] = 1.0
+                    if e.same(got, np.where(want == 0, 0, want * number / factor)):
+                        found[f"{size or 1}/{name}"] = 1.0
+    return found
+
+
+def _spread(values: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """An array that varies, along the first or the last axes of a shape."""
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.number) or values.size < 2 or not np.ptp(values):
+        return
+    forms = dict.fromkeys([values.shape, values.shape + (1,) * (len(shape) - values.ndim)])
+    for form in forms:
+        with contextlib.suppress(ValueError):
+            yield np.broadcast_to(values.reshape(form), shape).astype(np.float64)
 
 
 def readings(e: Evidence, factor: float) -> list[str]:
@@ -67,7 +99,7 @@ def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
             yield label, number
             yield f"1/{label}", 1 / number
             yield f"{label}^2", number**2
-    numbers = {name: float(size) for name, size in sizes.items() if not isinstance(size, tuple) and size > 1}
+    numbers = _sizes(e)
     for (above, a), (below, b) in itertools.permutations(numbers.items(), 2):
         yield f"{above}/{below}", a / b
     for (first, a), (second, b) in itertools.combinations(numbers.items(), 2):
@@ -84,6 +116,26 @@ def _readings(e: Evidence) -> Iterator[tuple[str, float]]:
     for name, values in zip(e.names, e.observation.diff, strict=True):
         if values.size == 1 and (value := float(values.reshape(-1)[0])) > 0:
             yield from ((name, value), (f"1/{name}", 1 / value), (f"{name}^2", value**2), (f"1/{name}^2", 1 / value**2))
+    for name, value in _of_reference(e):
+        yield from ((name, value), (f"1/{name}", 1 / value))
+        for dim, number in numbers.items():
+            yield from ((f"{name}/{dim}", value / number), (f"{dim}/{name}", number / value))
+
+
+def _sizes(e: Evidence) -> dict[str, float]:
+    return {name: float(size) for name, size in e.observation.case.sizes.items() if not isinstance(size, tuple) and size > 1}
+
+
+def _of_reference(e: Evidence) -> Iterator[tuple[str, float]]:
+    """The single numbers that the reference computes: how many labels count, the sum of the weights."""
+    for name, values in _computed(e):
+        if values.size == 1 and np.isfinite(value := float(values.reshape(-1)[0])) and value > 0:
+            yield name, value
+
+
+def _computed(e: Evidence) -> list[Named]:
+    """Of equal values the last first, as it is the one that is used."""
+    return [(name, value) for name, value in reversed(e.intermediates) if not name.startswith(COPIES)]
 
 
 def factor_sentence(readings: dict[str, float]) -> str | None:
@@ -100,4 +152,4 @@ def factor_sentence(readings: dict[str, float]) -> str | None:
         hint = f": a factor 1/{name} is missing"
     elif name.startswith("1/sqrt("):
         hint = f": a factor {name} too much"
-    return f"it {size}{hint}" + (f", and {sign}" if sign else "")
+    return lettered(f"it {size}{hint}" + (f", and {sign}" if sign else ""))

@@ -15,7 +15,7 @@ from verify.diagnosis.as_if import Try, tries
 from verify.diagnosis.at_values import at_values, in_common
 from verify.diagnosis.entries import entries
 from verify.diagnosis.evidence import Evidence, Explained, gather, of
-from verify.diagnosis.factors import factor_sentence, factors
+from verify.diagnosis.factors import factor_sentence, factors, varying
 from verify.diagnosis.mending import mends
 from verify.diagnosis.outputs import through, wrong_outputs
 from verify.diagnosis.paths import paths
@@ -105,7 +105,7 @@ class Gradient:
         return self._as_if() or (self._paths() if linear else [])
 
     def _of_one(self, leaf: int) -> str | None:
-        return self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf)
+        return self._pattern(leaf, NONLINEAR, agreed=False) or self._as_if_of(leaf) or self._varying_factor(leaf)
 
     def _seen(self, leaf: int) -> str | None:
         """What the numbers look like."""
@@ -191,6 +191,10 @@ class Gradient:
         except Exception:  # it runs the user's program in ways that nobody foresaw
             fault.warn()
             return []
+
+    def _varying_factor(self, leaf: int) -> str | None:
+        shared = [varying(e, leaf) for e in (self.first, *self._telling(leaf))]
+        return factor_sentence({name: 1.0 for name in shared[0] if all(name in others for others in shared)})
 
     def _factor(self, leaf: int) -> str | None:
         """A constant factor, read in the sizes of all failing cases at once: sqrt(H) and 2 are the same at H = 4 only."""

@@ -20,7 +20,7 @@ from jax.extend import core
 from verify import _compat, engine
 from verify.diagnosis.evidence import Evidence, Explained
 from verify.diagnosis.factors import fitted, readings
-from verify.diagnosis.products import describe
+from verify.diagnosis.intermediates import describe
 from verify.strip import evaluate
 
 NEAR = 1e-4  # relative: autodiff of the reference is what the rule should be

@@ -6,21 +6,15 @@ a square case a wrong product has the right shape. All products of two known arr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from verify import engine
-from verify._compat import source_line
 from verify.diagnosis.evidence import Evidence
-from verify.strip import evaluate
+from verify.diagnosis.intermediates import Named, lettered
 
 LIMIT = 24  # arrays; pairs of them and of their transposes are tried
-Named = tuple[str, np.ndarray]
 
 
 def wrong_product(e: Evidence, leaf: int) -> str | None:
@@ -39,16 +33,6 @@ def strange_product(e: Evidence, leaf: int) -> str | None:
     """A product where the right cotangent is none."""
     got = next(products(e, e.got[leaf], known_arrays(e)), None)
     return lettered(f"it equals {got[0]}, which is not the derivative") if got else None
-
-
-def lettered(sentence: str) -> str:
-    """Intermediates by letter, explained at the end: "h^T @ y_ct, where h is the reference's tanh in `...`"."""
-    found = list(dict.fromkeys(re.findall(r"\[[^]]*\]", sentence)))
-    letters = ["h", *(f"h{k}" for k in range(2, len(found) + 1))]
-    for name, letter in zip(found, letters, strict=False):
-        sentence = sentence.replace(name, letter)
-    meanings = [f"{letter} is the reference's {name[1:-1]}" for name, letter in zip(found, letters, strict=False)]
-    return ", where ".join([sentence, *meanings])
 
 
 def _difference(got: tuple[str, Any], want: tuple[str, Any]) -> str:
@@ -70,48 +54,8 @@ def known_arrays(e: Evidence) -> list[Named]:
     many = len(e.cotangents) > 1
     known = [(f"y{k}_ct" if many else "y_ct", ct) for k, ct in enumerate(e.cotangents)]
     known += list(zip(e.names, observation.diff, strict=True))
-    known += _intermediates(e)
+    known += [(name, value) for name, value in e.intermediates if np.issubdtype(value.dtype, np.floating)]
     return [(name, value) for name, value in known if value.ndim and value.size][:LIMIT]
-
-
-def _intermediates(e: Evidence) -> list[Named]:
-    """The floating-point values that the reference computes on the way, named by the line that makes them."""
-    call = e.observation.call
-    names: list[str] = []
-
-    def program(diff: list[Any], rest: list[Any]) -> list[Any]:
-        found: list[Any] = []
-        names.clear()
-
-        def keep(equation: Any, _: list[Any], outputs: list[Any]) -> list[Any]:
-            for value in outputs:
-                if jnp.issubdtype(value.dtype, jnp.floating) and value.ndim:
-                    found.append(value)
-                    names.append("[" + describe(equation).replace("[", "(").replace("]", ")") + "]")
-            return outputs
-
-        jaxpr = jax.make_jaxpr(call.run_reference)(diff, rest)
-        evaluate(jaxpr, jax.tree.leaves((diff, rest)), keep)
-        return found
-
-    values = engine.exact(program, e.observation.diff, e.observation.rest)(e.observation.diff, e.observation.rest)
-    return list(zip(names, values, strict=True))
-
-
-def describe(equation: Any) -> str:
-    """An equation in words: its primitive and the user's source line."""
-    line = source_line(equation)
-    text = _code(line)
-    place = line.rsplit("/", 1)[-1].split(" ")[0]
-    return f"{equation.primitive.name} in `{text}`, {place}" if text else f"{equation.primitive.name}" + (f", {place}" if place else "")
-
-
-def _code(line: str) -> str:
-    import linecache
-
-    path, _, rest = line.partition(".py:")
-    number = rest.split(":")[0].split(" ")[0]
-    return linecache.getline(path + ".py", int(number)).strip()[:120] if number.isdigit() else ""
 
 
 def products(e: Evidence, target: np.ndarray, known: list[Named]) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from verify.backward import edits
-from verify.backward.steps import Run, Steps
+from verify.backward.steps import Run, Step, Steps
 from verify.diagnosis.evidence import Evidence
 from verify.diagnosis.factors import fitted, is_number, readings
+from verify.diagnosis.intermediates import lettered
 from verify.diagnosis.mending.change import Change, Places, is_float, replaced, run
 from verify.diagnosis.mending.source import place
 
@@ -32,11 +33,13 @@ def terms(rule: Steps, e: Evidence, places: Places) -> Iterator[Change]:
         names = ["0"] if abs(m) < ROUNDING else [f"{'-' if m < 0 else ''}{name}" for name in readings(e, abs(m))]
         for name in names:
             if name in ("0", "-1") or (name != "1" and not is_number(name.lstrip("-"))):
-                words = {"0": "is left out", "-1": "has the other sign"}.get(name, f"is multiplied by {name}")
                 at_all = {i: _times(rule.steps[i].run, m) for i in at}
-                yield Change(
-                    key=("term", name, key), words=partial("if what the {} gives {}".format, place(rule.steps[at[0]]), words), at=at_all
-                )
+                yield Change(key=("term", name, key), words=partial(_scaled, rule.steps[at[0]], name), at=at_all)
+
+
+def _scaled(step: Step, factor: str) -> str:
+    words = {"0": "is left out", "-1": "has the other sign"}.get(factor, f"is multiplied by {factor}")
+    return f"if what the {place(step)} gives {lettered(words)}"
 
 
 def _times(plain: Run, m: float) -> Run:
