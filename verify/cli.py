@@ -193,7 +193,7 @@ def list_operations(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", metavar="NAME|CODE|pkg.mod:name")
+@click.argument("name", metavar="NAME|CODE|pkg.mod:name|FILE.py")
 @click.option("--html", type=click.Path(), metavar="FILE", help="Write an operation's derivation as one page (- for stdout).")
 def explain(name: str, html: str | None) -> None:
     """Explain an operation or a check (by name or code).

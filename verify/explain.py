@@ -24,7 +24,7 @@ from verify.diagnosis.patterns import sums
 from verify.diagnosis.products import known_arrays, products
 from verify.observation import Observation
 from verify.oracles.finite_difference import slope
-from verify.registry import installed, resolve
+from verify.registry import installed, named, resolve
 from verify.signature import arguments, nearest
 from verify.slopes import slopes_along
 from verify.spec import Arg, Spec, SpecError
@@ -50,10 +50,13 @@ def explained(name: str, html: bool = False) -> Explained:
         if html:
             raise SpecError(f"{name} is a check; --html shows the derivation of an operation")
         return Explained(_explain_check(checks.BY_NAME.get(name) or checks.BY_CODE[name]))
-    if ":" not in name and name not in installed():
+    found = named([name])
+    if len(found) > 1:
+        raise SpecError(f"{name} holds several; choose one of {', '.join(found)}")
+    if found == (name,) and ":" not in name and name not in installed():
         known = [*installed(), *checks.BY_NAME, *checks.BY_CODE]
         raise SpecError(f'there is no operation or check "{name}".{nearest(name, known)}')
-    return _explain_spec(resolve(name), html)
+    return _explain_spec(resolve(found[0]), html)
 
 
 WIDTH = 80

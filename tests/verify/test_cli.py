@@ -141,6 +141,9 @@ def test_a_file_and_a_module_stand_for_what_they_hold(tmp_path, monkeypatch):
     assert names("cli_specs.py", "cli_specs:halved") == names("cli_specs") == names("cli_specs.py:halved") == ["cli_specs:halved"]
     assert names("deep/cli_cubes.py") == names(tmp_path / "deep" / "cli_cubes.py") == ["deep.cli_cubes:cube"]
     assert "cli_specs:halved" in verify("power", "cli_specs.py", "--limit", 1, "--cases", 2).output
+    assert verify("explain", "cli_specs.py").stdout == verify("explain", "cli_specs:halved").stdout
+    one_line(verify("explain", "cli_rules.py"), "no operation or check")
+    one_line(verify("explain", "cli_rules"), "choose one of cli_rules:", ", cli_rules:half_spec, ")
     monkeypatch.chdir(tmp_path / "deep")
     one_line(verify("run", "../cli_specs.py"), "not below the working directory")
 
