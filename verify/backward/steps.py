@@ -182,8 +182,7 @@ def _number(literal: Any) -> np.ndarray:
 
 def _runner(equation: Any) -> Run:
     if interpreter.knows_equation(equation):
-        rule, params = interpreter.RULES[equation.primitive.name], equation.params
-        return lambda values: [np.asarray(rule(params, *values))]
+        return lambda values: interpreter.apply(equation, values)
     compiled = jax.jit(
         lambda *values: _compat.bind(equation, values, equation.params)
     )  # custom_linear_solve mixes up its operands outside of jit

@@ -23,7 +23,7 @@ def compute(equation: Any, values: Sequence[Any]) -> list[Any]:
     """An equation's outputs: by NumPy where it is a float64 operation that the interpreter knows, else by JAX."""
     if interpreter.knows_equation(equation):
         with np.errstate(all="ignore"):
-            return [np.asarray(interpreter.RULES[equation.primitive.name](equation.params, *(np.asarray(v) for v in values)))]
+            return interpreter.apply(equation, [np.asarray(v) for v in values])
     with _compat.enable_x64(True), jax.default_device(engine.host()):
         out = _compat.bind(equation, values, equation.params)
     return [value if is_key(value) else np.asarray(value) for value in out]
