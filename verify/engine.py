@@ -57,11 +57,11 @@ def exact(function: Callable[..., Any], *args: Any, compiled: bool = False) -> P
     if not interpreter.knows(traced.jaxpr):
         return quick(function, *args, traced=traced)
     seconds = {"trace": time.perf_counter() - start}
-    tree = jax.tree.structure(traced.out_info)
+    tree, evaluate = jax.tree.structure(traced.out_info), interpreter.prepared(traced.jaxpr)
 
     def run(*values: Any) -> Any:
         with np.errstate(all="ignore"):
-            return jax.tree.unflatten(tree, interpreter.run(traced.jaxpr, [np.asarray(leaf) for leaf in jax.tree.leaves(values)]))
+            return jax.tree.unflatten(tree, evaluate([np.asarray(leaf) for leaf in jax.tree.leaves(values)]))
 
     return Program(run=run, jaxpr=traced.jaxpr, seconds=seconds)
 

@@ -11,6 +11,9 @@ from jax.extend import core
 from verify import _compat
 from verify.interpreter.continued import NOT_CONTINUED, RULES
 
+Rules = dict[str, Callable[..., Any]]
+Run = Callable[[Sequence[Any]], list[np.ndarray]]
+
 DTYPES = frozenset(("float64", "int64", "int32", "int8", "uint32", "uint8", "bool"))
 LARGEST = 2**15  # elements of an array; beyond, compiled code wins
 LONGEST = 4000  # equations in a run, those of a loop once for each turn; beyond, compiled code wins, too
@@ -65,58 +68,86 @@ def knows_equation(equation: Any) -> bool:
     return known and all(str(var.aval.dtype) in DTYPES and var.aval.size <= LARGEST for var in equation.outvars)
 
 
-def apply(equation: Any, values: Sequence[Any], rules: dict[str, Callable[..., Any]] = RULES) -> list[np.ndarray]:
+def apply(equation: Any, values: Sequence[Any], rules: Rules = RULES) -> list[np.ndarray]:
     """The results of one equation that `knows_equation` accepts."""
     made = rules[equation.primitive.name](equation.params, *values)
     return [np.asarray(value) for value in (made if isinstance(made, list) else [made])]
 
 
-def run(jaxpr: Any, args: Sequence[Any], rules: dict[str, Callable[..., Any]] = RULES) -> list[np.ndarray]:
+def run(jaxpr: Any, args: Sequence[Any], rules: Rules = RULES) -> list[np.ndarray]:
     """Evaluate a jaxpr that `knows` accepts, on numpy arrays; with `rules=CONTINUED` one that `continues` accepts, on complex ones."""
+    return prepared(jaxpr, rules)(args)
+
+
+def prepared(jaxpr: Any, rules: Rules = RULES) -> Run:
+    """The same as a function of the arrays, for many runs: every variable has its place in a list, and every equation its function."""
     jaxpr = _compat.closed(jaxpr)
-    env: dict[Any, Any] = dict(zip(jaxpr.jaxpr.constvars, map(np.asarray, jaxpr.consts), strict=True))
-    env |= dict(zip(jaxpr.jaxpr.invars, args, strict=True))
+    places: dict[Any, int] = {}
+    start: list[Any] = []
 
-    def read(atom: Any) -> Any:
-        return np.asarray(atom.val, getattr(atom.aval, "dtype", None)) if isinstance(atom, core.Literal) else env[atom]
+    def place(atom: Any, value: Any = None) -> int:
+        literal = isinstance(atom, core.Literal)
+        if literal or atom not in places:
+            start.append(np.asarray(atom.val, getattr(atom.aval, "dtype", None)) if literal else value)
+            if literal:
+                return len(start) - 1
+            places[atom] = len(start) - 1
+        return places[atom]
 
-    for equation in jaxpr.jaxpr.eqns:
-        values = [read(atom) for atom in equation.invars]
-        if (inner := _called(equation)) is not None:
-            made = run(inner, values, rules)
-        elif equation.primitive.name in CONTROL:
-            made = CONTROL[equation.primitive.name](equation, values, rules)
-        else:
-            made = apply(equation, values, rules)
-        env |= dict(zip(equation.outvars, made, strict=True))
-    return [read(atom) for atom in jaxpr.jaxpr.outvars]
+    for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
+        place(var, np.asarray(value))
+    given = [place(var) for var in jaxpr.jaxpr.invars]
+    steps = [(_step(e, rules), [place(atom) for atom in e.invars], [place(var) for var in e.outvars]) for e in jaxpr.jaxpr.eqns]
+    results = [place(atom) for atom in jaxpr.jaxpr.outvars]
+
+    def evaluate(args: Sequence[Any]) -> list[np.ndarray]:
+        values = start.copy()
+        for at, arg in zip(given, args, strict=True):
+            values[at] = arg
+        for function, operands, outputs in steps:
+            for at, made in zip(outputs, function([values[k] for k in operands]), strict=True):
+                values[at] = made
+        return [values[k] for k in results]
+
+    return evaluate
 
 
-def _platform_index(equation: Any, values: Sequence[Any], rules: dict[str, Callable[..., Any]]) -> list[np.ndarray]:
+def _step(equation: Any, rules: Rules) -> Run:
+    if (inner := _called(equation)) is not None:
+        return prepared(inner, rules)
+    if equation.primitive.name in CONTROL:
+        return CONTROL[equation.primitive.name](equation, rules)
+    return lambda values: apply(equation, values, rules)
+
+
+def _platform_index(equation: Any, rules: Rules) -> Run:
     """Which of the branches of `jax.lax.platform_dependent` is the host's."""
     platforms = equation.params["platforms"]
-    return [np.asarray(next(k for k, names in enumerate(platforms) if names is None or "cpu" in names), np.int32)]
+    chosen = np.asarray(next(k for k, names in enumerate(platforms) if names is None or "cpu" in names), np.int32)
+    return lambda values: [chosen]
 
 
-def _cond(equation: Any, values: Sequence[Any], rules: dict[str, Callable[..., Any]]) -> list[np.ndarray]:
-    branches = equation.params["branches"]
-    return run(branches[min(max(int(np.real(values[0])), 0), len(branches) - 1)], values[1:], rules)
+def _cond(equation: Any, rules: Rules) -> Run:
+    branches = [prepared(branch, rules) for branch in equation.params["branches"]]
+    return lambda values: branches[min(max(int(np.real(values[0])), 0), len(branches) - 1)](values[1:])
 
 
-def _scan(equation: Any, values: Sequence[Any], rules: dict[str, Callable[..., Any]]) -> list[np.ndarray]:
-    length, inner = equation.params["length"], _compat.closed(equation.params["jaxpr"])
+def _scan(equation: Any, rules: Rules) -> Run:
+    body, turns = prepared(equation.params["jaxpr"], rules), range(equation.params["length"])
     constants, carried = _compat.scan_parts(equation.params)
-    fixed, carry, rows = values[:constants], list(values[constants : constants + carried]), values[constants + carried :]
-    stacks: list[list[np.ndarray]] = [[] for _ in equation.outvars[carried:]]
-    turns = range(length)
-    for turn in reversed(turns) if equation.params["reverse"] else turns:
-        made = run(inner, [*fixed, *carry, *(row[turn] for row in rows)], rules)
-        carry = made[:carried]
-        for stack, value in zip(stacks, made[carried:], strict=True):
-            stack.append(value)
-    order = slice(None, None, -1) if equation.params["reverse"] else slice(None)
+    order = slice(None, None, -1 if equation.params["reverse"] else 1)
     empty = [np.zeros(var.aval.shape, var.aval.dtype) for var in equation.outvars[carried:]]
-    return [*carry, *(np.stack(stack[order]) if stack else none for stack, none in zip(stacks, empty, strict=True))]
+
+    def scan(values: Sequence[Any]) -> list[np.ndarray]:
+        fixed, carry, rows = values[:constants], values[constants : constants + carried], values[constants + carried :]
+        made: list[list[np.ndarray]] = []
+        for turn in turns[order]:
+            out = body([*fixed, *carry, *(row[turn] for row in rows)])
+            carry = out[:carried]
+            made.append(out[carried:])
+        return [*carry, *(np.stack(stack[order]) for stack in map(list, zip(*made, strict=True)))] if made else [*carry, *empty]
+
+    return scan
 
 
-CONTROL: dict[str, Callable[..., list[np.ndarray]]] = {"platform_index": _platform_index, "cond": _cond, "scan": _scan}
+CONTROL: dict[str, Callable[[Any, Rules], Run]] = {"platform_index": _platform_index, "cond": _cond, "scan": _scan}
