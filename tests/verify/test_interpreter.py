@@ -129,8 +129,7 @@ PROGRAMS = {
     "integer_pow": [
         (functools.partial(lax.integer_pow, y=power), x) for power in (-3, -2, -1, 2, 3, 7) for x in (A, np.array([0.0, -0.0, INF, -INF, NAN, 1e200, 1e-200]), EMPTY)
     ] + [(functools.partial(lax.integer_pow, y=3), INTS)],
-    "reduce_sum": reduction(lambda x, axes: lax.reduce_sum_p.bind(x, axes=axes, out_sharding=None), A, EMPTY, SCALAR, INTS, ODD)
-    if hasattr(lax, "reduce_sum_p") else [(lambda x: jnp.sum(x, axis=0), A)],
+    "reduce_sum": reduction(lax.reduce_sum, A, EMPTY, SCALAR, INTS, ODD),
     "reduce_prod": [(lambda x: jnp.prod(x, axis=0), A), (jnp.prod, EMPTY), (jnp.prod, ODD), (lambda x: jnp.prod(x, axis=0), INTS)],
     "reduce_max": [(lambda x: jnp.max(x, axis=1), A), (jnp.max, ODD), (jnp.max, INTS), (lambda x: jnp.max(x, axis=1), EMPTY), (lambda x: jnp.max(x, axis=0, initial=-INF), EMPTY)],
     "reduce_min": [(lambda x: jnp.min(x, axis=1), A), (jnp.min, ODD), (jnp.min, INTS), (lambda x: jnp.min(x, axis=1), EMPTY), (lambda x: jnp.min(x, axis=0, initial=INF), EMPTY)],

@@ -109,7 +109,7 @@ def _div(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.true_divide(x, y)
     divisor = np.where(y == 0, 1, y)
     quotient = (x - np.fmod(x, divisor)) // divisor
-    return np.where(y == 0, -1, quotient).astype(x.dtype)
+    return np.where(y == 0, np.array(-1).astype(x.dtype), quotient)
 
 
 def _rem(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
