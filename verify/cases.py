@@ -28,6 +28,7 @@ SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a 
 OPTIONS_FIRST = (
     16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
 )
+FEW = 4  # along the other dimensions of such a case: a sum may run over them, too
 LONGEST, LONG_UNSAID = 2048, 512  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
@@ -230,7 +231,7 @@ def _dtype_and_style(spec: Spec, seed: int, index: int) -> tuple[str, str]:
 
 
 def _long(spec: Spec, index: int, plain: Sequence[str], shape: Sizes) -> dict[str, Any] | None:
-    """Three of four rounds of cases in users' dtypes stretch one dimension, in turn, and keep the others small: one of these holds ordinary values."""
+    """Three of four rounds of cases in users' dtypes stretch one dimension, in turn, and the others are 4 or 5: one of these holds ordinary values."""
     turn, place = divmod(index, LOW_EVERY)
     if place != LOW_FIRST or not spec.dtypes or not plain:
         return None
@@ -239,11 +240,13 @@ def _long(spec: Spec, index: int, plain: Sequence[str], shape: Sizes) -> dict[st
         return None
     name = plain[(rounds - 1 + which) % len(plain)]
     highest = min(spec.sizes[name][1], LONGEST) if name in spec.sizes else LONG_UNSAID
-    small = {
-        other: max(min(count(size), 5), spec.sizes.get(other, (1, 1))[0]) if isinstance(size, int) else size
-        for other, size in shape.items()
-    }
-    return {**small, name: highest}
+    few = {other: _clipped(spec, other, min(max(size, FEW), FEW + 1)) if isinstance(size, int) else size for other, size in shape.items()}
+    return {**few, name: highest}
+
+
+def _clipped(spec: Spec, name: str, size: int) -> int:
+    low, high = spec.sizes.get(name, (1, size))
+    return min(max(size, low), high)
 
 
 def _beyond(spec: Spec, sizes: Sizes) -> bool:

@@ -404,6 +404,22 @@ def likelihood_backward(residuals, ct):
 SEEN = Arg(
     dims="t s", dtype="bool", sample=lambda rng, sizes, dtype: (rng.random((sizes["t"], sizes["s"])) < 0.1) | (np.arange(sizes["s"]) == 0)
 )
+
+
+def nearest_image(x, y, box):
+    """Squared distances in a periodic box. Of huge distances in float32, box * round(d / box) is d up to its rounding: compiled it may not be rounded, and then the difference is."""
+    d = x - y
+    d = d - box * jnp.round(d / box)
+    return (d * d).sum(-1)
+
+
+def nearest_image_backward(residuals, ct):
+    x, y, box = residuals
+    images = jnp.round((x - y) / box)
+    pull = 2 * ct[:, None] * (x - y - box * images)
+    return pull, -pull, -(pull * images).sum(0)
+
+
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
@@ -433,6 +449,8 @@ RIGHT = (
     right("one-output-shared", rule(scaled_and_square, lambda x, s: (scaled_and_square(x, s), (x, s)), scaled_and_square_backward),
           {"x": Arg(dims="n"), "s": Arg()}, sizes={"n": (1, 20)}),
     right("log-normal-cdf", of_slope(lambda x: jax.scipy.special.log_ndtr(x), log_normal_cdf_slope), argument("n", low=-10.0, high=10.0), dtypes=("float32",)),
+    right("nearest-image", rule(nearest_image, lambda x, y, box: (nearest_image(x, y, box), (x, y, box)), nearest_image_backward),
+          {"x": Arg(dims="n d"), "y": Arg(dims="n d"), "box": Arg(dims="d", low=1.0, high=4.0)}, sizes={"d": (1, 3)}),
     right("branch-of-one-point", rule(product_with_log, lambda x, y: (product_with_log(x, y), (x, y)), product_with_log_backward),
           {"x": Arg(dims="n", low=0.0, high=1.0, special=(0.0,)), "y": Arg(dims="n", low=0.1, high=1.0)}, reference=lambda x, y: x * jnp.log(y)),
     right("recomputed-softmax", rule(attend, flash_forward, recomputed_backward), NARROW, sizes={"d": (1, 1), "n": (1, 9), "m": (2, 9), "e": (1, 4)}),

@@ -1,6 +1,7 @@
 """Rounding of terms that cancel is no mistake, even where no moved input happens to show it; what is larger than it is one."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -51,3 +52,34 @@ def test_an_ulp_of_terms_that_cancel_is_no_mistake(extra: float, status: Status)
     verdict = replay(UNLUCKY, spec=flash(extra))
     assert verdict.status is status
     assert all(finding.dtype == "float64" for finding in verdict.findings if finding.check == "gradient")
+
+
+def nearest_image(images: Callable[[jax.Array], jax.Array]) -> Spec:
+    """Squared distances in a periodic box: compiled in float32, box * images may enter the difference without having been rounded, and then all that is left is its rounding."""
+
+    def plain(x: jax.Array, y: jax.Array, box: jax.Array, images: Callable[[jax.Array], jax.Array] = jnp.round) -> jax.Array:
+        d = x - y - box * images((x - y) / box)
+        return (d * d).sum(-1)
+
+    def forward(x: jax.Array, y: jax.Array, box: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        return plain(x, y, box, images), (x, y, box)
+
+    def backward(residuals: tuple[jax.Array, ...], ct: jax.Array) -> tuple[jax.Array, ...]:
+        x, y, box = residuals
+        count = jnp.round((x - y) / box)
+        pull = 2 * ct[:, None] * (x - y - box * count)
+        return pull, -pull, -(pull * count).sum(0)
+
+    rule = jax.custom_vjp(lambda x, y, box: plain(x, y, box))
+    rule.defvjp(forward, backward)
+    args = {"x": Arg("n d"), "y": Arg("n d"), "box": Arg("d", low=1.0, high=4.0)}
+    return Spec(name="nearest-image", fn=rule, args=args, sizes={"d": (1, 3)}, dtypes=("float32", "bfloat16", "float16"))
+
+
+@pytest.mark.parametrize(("images", "status"), [(jnp.round, Status.PASS), (jnp.sign, Status.FAIL)])
+def test_a_value_that_depends_on_how_it_is_compiled_is_asked_for_operation_by_operation(
+    images: Callable[[jax.Array], jax.Array], status: Status
+) -> None:
+    verdict = replay("nearest-image/0/23", spec=nearest_image(images))  # huge inputs in float32
+    assert verdict.status is status
+    assert any("depends on how it is compiled" in finding.message for finding in verdict.findings) is (status is Status.PASS)
