@@ -2,12 +2,16 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from verify import Arg, Spec, Status, replay
+from verify.cases import draw
+from verify.checks import primal
+from verify.observe import observe
 
 UNLUCKY = "flash/0/41"  # one key of size 2,000: the base shows an ulp of its terms, and none of four moved inputs does
 
@@ -76,10 +80,17 @@ def nearest_image(images: Callable[[jax.Array], jax.Array]) -> Spec:
     return Spec(name="nearest-image", fn=rule, args=args, sizes={"d": (1, 3)}, dtypes=("float32", "bfloat16", "float16"))
 
 
-@pytest.mark.parametrize(("images", "status"), [(jnp.round, Status.PASS), (jnp.sign, Status.FAIL)])
+@pytest.mark.parametrize(("images", "status"), [(jnp.round, Status.SKIP), (jnp.sign, Status.FAIL)])
 def test_a_value_that_depends_on_how_it_is_compiled_is_asked_for_operation_by_operation(
     images: Callable[[jax.Array], jax.Array], status: Status
 ) -> None:
-    verdict = replay("nearest-image/0/23", spec=nearest_image(images))  # huge inputs in float32
-    assert verdict.status is status
-    assert any("depends on how it is compiled" in finding.message for finding in verdict.findings) is (status is Status.PASS)
+    (case,) = draw(nearest_image(images), 0, range(23, 24))
+    assert (case.style, case.dtype) == ("huge", "float32")
+    seen = observe(nearest_image(images), case)
+    exact, low = seen.measured
+    fused = {
+        name: [out + 5000 for out in low.runs["base"][name]] for name in ("primal", "out")
+    }  # as with one rounding less, on processors that have it
+    seen = replace(seen, measured=(exact, replace(low, runs={**low.runs, "base": {**low.runs["base"], **fused}})))
+    found = {finding.dtype: finding.status for finding in primal.judge(seen)}
+    assert found["float32"] is status
