@@ -1,4 +1,4 @@
-"""What NumPy computes in the place of an operation of one result, on float64 and whole numbers: arithmetic, reductions, shapes."""
+"""What NumPy computes in the place of an operation, on float64 and whole numbers: arithmetic, reductions, shapes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from scipy import special
 Rule = Callable[..., Any]  # (parameters of the equation, *operands) -> its result, or a list of several
 
 
-def _unary(function: Callable[[Any], Any]) -> Callable[..., Any]:
+def _unary(function: Callable[[Any], Any]) -> Rule:
     return lambda params, x: function(x)
 
 
-def _binary(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+def _binary(function: Callable[[Any, Any], Any]) -> Rule:
     return lambda params, x, y: function(x, y)
 
 
-def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
+def _reduce(function: Callable[..., Any]) -> Rule:
     """NumPy sums whole numbers in a wider type; XLA keeps theirs, and wraps around."""
     return lambda params, x: function(x, axis=tuple(params["axes"])).astype(x.dtype)
 
 
-def _extremum(function: np.ufunc, empty_float: float, smallest: bool) -> Callable[..., Any]:
+def _extremum(function: np.ufunc, empty_float: float, smallest: bool) -> Rule:
     def reduce(params: dict[str, Any], x: np.ndarray) -> Any:
         if x.dtype.kind == "f":
             initial: Any = empty_float
@@ -154,7 +154,7 @@ def _split(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
     return np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"])
 
 
-RULES: dict[str, Callable[..., Any]] = {
+RULES: dict[str, Rule] = {
     **{
         name: _unary(function)
         for name, function in dict[str, Callable[[Any], Any]]({
@@ -163,7 +163,7 @@ RULES: dict[str, Callable[..., Any]] = {
             "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "sqrt": np.sqrt, "cbrt": np.cbrt, "rsqrt": lambda x: 1 / np.sqrt(x),
             "abs": np.abs, "sign": lambda x: np.where(x == 0, x, np.sign(x)), "floor": np.floor, "ceil": np.ceil, "is_finite": np.isfinite, "square": np.square, "not": np.invert,
             "stop_gradient": lambda x: x, "copy": lambda x: x, "copy_p": lambda x: x, "logistic": lambda x: 1 / (1 + np.exp(-x)),
-            "erf": special.erf, "erfc": special.erfc, "erf_inv": special.erfinv, "lgamma": special.gammaln, "digamma": special.digamma,
+            "erf": special.erf, "erfc": special.erfc, "erf_inv": special.erfinv, "lgamma": lambda x: np.where(np.isinf(x), np.inf, special.gammaln(x)), "digamma": lambda x: np.where(x == 0, np.nan, special.digamma(x)),
         }).items()
     },
     **{

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from verify.interpreter.arithmetic import RULES as REAL
+from verify.interpreter.arithmetic import Rule
 from verify.interpreter.indexing import RULES as INDEXING
 from verify.interpreter.windows import RULES as WINDOWS
 
@@ -18,12 +19,12 @@ class BoundaryError(Exception):
     """A comparison of equals that any step makes unequal: its branch is that of one point, and says nothing of the points beside it."""
 
 
-def _by_real_part(function: Callable[..., Any]) -> Callable[..., Any]:
+def _by_real_part(function: Rule) -> Rule:
     """A choice of integers, made on the real parts."""
     return lambda params, *xs: function(params, *(np.real(x) for x in xs))
 
 
-def _compared(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compared(function: Rule) -> Rule:
     """A comparison of real parts."""
 
     def compare(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> Any:
@@ -43,7 +44,7 @@ def _smaller(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray
     return np.where(np.real(x) < np.real(y), x, y)
 
 
-def _chosen(name: str, choose: Callable[..., Any]) -> Callable[..., Any]:
+def _chosen(name: str, choose: Callable[..., Any]) -> Rule:
     """The entry with the largest or smallest real part along the reduced axes."""
 
     def reduce(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
@@ -58,7 +59,7 @@ def _chosen(name: str, choose: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # The analytic continuation of operations that NumPy's own function does not continue; those that have none are left out by `continues`.
-CONTINUED: dict[str, Callable[..., Any]] = {
+CONTINUED: dict[str, Rule] = {
     **RULES,
     **{name: _compared(RULES[name]) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{name: _by_real_part(RULES[name]) for name in ("floor", "ceil", "round", "sign", "stop_gradient", "argmax", "argmin")},

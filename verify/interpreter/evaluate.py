@@ -9,9 +9,10 @@ import numpy as np
 from jax.extend import core
 
 from verify import _compat
+from verify.interpreter.arithmetic import Rule
 from verify.interpreter.continued import NOT_CONTINUED, RULES
 
-Rules = dict[str, Callable[..., Any]]
+Rules = dict[str, Rule]
 Run = Callable[[Sequence[Any]], list[np.ndarray]]
 
 DTYPES = frozenset(("float64", "int64", "int32", "int8", "uint32", "uint8", "bool"))
@@ -62,9 +63,12 @@ def _cost_of(equation: Any) -> int:
 
 def knows_equation(equation: Any) -> bool:
     """Whether RULES has an operation, in a form that it computes as XLA does."""
-    known = equation.primitive.name in RULES
-    if known and equation.params.get("preferred_element_type") is not None:  # sums of whole numbers in a wider type
-        known = len({var.aval.dtype for var in (*equation.invars, *equation.outvars)}) == 1
+    name, params = equation.primitive.name, equation.params
+    known = name in RULES
+    if params.get("preferred_element_type") is not None:  # sums of whole numbers in a wider type
+        known = known and len({var.aval.dtype for var in (*equation.invars, *equation.outvars)}) == 1
+    if name == "scatter":  # x.at[i].apply(f) is one, too, and f its program
+        known = params["update_jaxpr"] is None
     return known and all(str(var.aval.dtype) in DTYPES and var.aval.size <= LARGEST for var in equation.outvars)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from verify.interpreter.arithmetic import Rule
+
 CLIPPED, DROPPED = (
     "CLIP",
     "FILL_OR_DROP",
@@ -123,7 +125,7 @@ def _scatter(combine: Callable[..., Any] | None) -> Callable[..., np.ndarray]:
     return scatter
 
 
-RULES: dict[str, Callable[..., Any]] = {
+RULES: dict[str, Rule] = {
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from verify.interpreter.arithmetic import pad
+from verify.interpreter.arithmetic import Rule, pad
 
 
 def _conv(params: dict[str, Any], x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -32,4 +31,4 @@ def _conv(params: dict[str, Any], x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return out.reshape(out.shape[0], batches * groups * out.shape[3], *size).transpose(back)
 
 
-RULES: dict[str, Callable[..., Any]] = {"conv_general_dilated": _conv}
+RULES: dict[str, Rule] = {"conv_general_dilated": _conv}
