@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -192,3 +193,13 @@ def test_second_derivatives_that_are_wrong_at_single_points_are_told_so() -> Non
     (everywhere,), (there,) = elsewhere(finding), elsewhere(finding, at_points=True)
     assert "treats a residual as a constant" in everywhere
     assert "another derivative at this very point" in there
+
+
+def test_nan_at_a_zero_cotangent_is_no_term_without_it():
+    finding = Finding(
+        check="zero-cotangent", status=Status.FAIL, message="a zero upstream cotangent gives nan at x[0]", got=float("nan"), dtype="float32"
+    )
+    (sentence,) = elsewhere(finding)
+    assert "NaN or infinite in float32" in sentence and "not multiplied" not in sentence
+    (sentence,) = elsewhere(replace(finding, got=1e-300))
+    assert "not multiplied by the upstream cotangent" in sentence

@@ -48,3 +48,15 @@ def hidden(case: Case) -> bool:
 )
 def test_what_failing_cases_share_is_told_though_some_passing_ones_share_it(fails, said):
     assert told(lambda case: hidden(case) and fails(case)) == said
+
+
+def test_what_a_smaller_failing_case_lacks_is_no_part_of_the_mistake():
+    fails = lambda case: hidden(case) and case.sizes["n"] > 64
+    (smaller,) = draw(SPEC, 0, range(1), {"n": 1})
+    cases = []
+    for case in draw(SPEC, 0, range(104)):
+        cases.append((case, fails(case)))
+        if sum(failed for _, failed in cases) == 8:
+            break
+    assert "n >= 65" in trigger(cases)
+    assert "n >= 65" not in str(trigger([*cases, (smaller, True)]))

@@ -28,6 +28,7 @@ NOT_FINITE = (
     "a where in the backward chooses between values of which the other is infinite: make its argument safe before, not its result after; "
     "or something in it has no derivative here: eigh or svd of equal values, a root or a norm of 0"
 )
+OVERFLOWS = "an exp without a shift, a square that overflows, or a division by 0 that a where hides in the forward only"
 ONE_SIDED = "the backward holds an abs, a sign, a max or a where that has another derivative at this very point than beside it"
 IN_PLAIN_USE_RIGHT = ("arguments", "sharing", "reuse", "jit", "vmap", "scan", "remat")
 
@@ -48,6 +49,9 @@ def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
         return [
             f"it is linear in float64 and not in {finding.dtype}: it rounds where it should not, as a long sum does that is accumulated in {finding.dtype}"
         ]
+    if finding.check == "zero-cotangent" and finding.got is not None and not math.isfinite(finding.got):
+        where = f" in {finding.dtype}" if finding.dtype not in (None, "float64") else ""
+        return [f"what the cotangent is multiplied by is itself NaN or infinite{where}: {OVERFLOWS}"]
     usual = USUALLY.get(finding.check)
     if usual is None:
         return []
@@ -98,4 +102,4 @@ def _tangent(finding: Finding) -> str:
 def _extremes(finding: Finding) -> str:
     if "scaled by" in finding.message:
         return "it overflows or divides 0 by 0 for very large or small upstream cotangents"
-    return "it is NaN or infinite where the derivative is finite: an exp without a shift, a square that overflows, or a division by 0 that a where hides in the forward only"
+    return f"it is NaN or infinite where the derivative is finite: {OVERFLOWS}"

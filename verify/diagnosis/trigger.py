@@ -76,9 +76,10 @@ def _shared(cases: Sequence[tuple[Case, bool]]) -> str | None:
     failing = [case for case, failed in drawn if failed]
     if not failing:
         return None
+    smaller = [case for case, failed in cases if failed and case.resized]  # what these lack is no part of the mistake
 
     def luck(holds: Callable[[Case], bool]) -> float:
-        return (sum(holds(case) for case, _ in drawn) / len(drawn)) ** len(failing) if all(map(holds, failing)) else 1.0
+        return (sum(holds(case) for case, _ in drawn) / len(drawn)) ** len(failing) if all(map(holds, failing + smaller)) else 1.0
 
     def has(name: str, value: object) -> Callable[[Case], bool]:
         return lambda case: repr(case.options.get(name)) == repr(value)
