@@ -317,6 +317,8 @@ def test_branches_and_loops(function):
         lambda x: x[jnp.argmax(x, 0), jnp.arange(3)] * jnp.round(x[0]),
         lambda x: lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x),
         lambda x: jnp.stack(jnp.split(x, 2)),
+        lambda x: x * (jnp.arange(3).astype(float) / (jnp.argmax(x, 0) + 2).astype(float)),
+        lambda x: x / lax.div(jnp.arange(3) + 5, 2),
     ],
 )
 def test_complex_steps_through_them_are_derivatives(function):

@@ -58,6 +58,11 @@ def _chosen(name: str, choose: Callable[..., Any]) -> Rule:
     return reduce
 
 
+def _convert(params: dict[str, Any], x: np.ndarray, *_: Any) -> np.ndarray:
+    """A complex number stays one where it would become float64; of others the real part is converted."""
+    return x if x.dtype.kind == "c" and str(params["new_dtype"]) == "float64" else RULES["convert_element_type"](params, np.real(x))
+
+
 # The analytic continuation of operations that NumPy's own function does not continue; those that have none are left out by `continues`.
 CONTINUED: dict[str, Rule] = {
     **RULES,
@@ -70,7 +75,7 @@ CONTINUED: dict[str, Rule] = {
     "clamp": lambda params, low, x, high: _smaller(params, _larger(params, x, low), high),
     "reduce_max": _chosen("reduce_max", np.argmax),
     "reduce_min": _chosen("reduce_min", np.argmin),
-    "convert_element_type": lambda params, x, *_: x if str(params["new_dtype"]) == "float64" else np.real(x).astype(params["new_dtype"]),
+    "convert_element_type": _convert,
 }
 NOT_CONTINUED = (
     "atan2", "cbrt", "exp2", "reduce_prod", "acosh", "atanh", "asin", "acos", "asinh", "pow", "rem", "erf_inv", "lgamma", "digamma", "sort", "cummax", "cummin",
