@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -134,7 +135,8 @@ def _import(module_name: str, target: str) -> Any:
         raise SpecError(f"{target}: {module_name!r} is no module name; write pkg.mod:name (not a file path)")
     _see_here()
     try:
-        return importlib.import_module(module_name)
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not the report
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise SpecError(f"{target}: there is no module {error.name!r} here ({Path.cwd()}) or installed") from None

@@ -148,6 +148,16 @@ def test_a_file_and_a_module_stand_for_what_they_hold(tmp_path, monkeypatch):
     one_line(verify("run", "../cli_specs.py"), "not below the working directory")
 
 
+def test_what_a_module_prints_is_not_the_report(tmp_path, monkeypatch):
+    (tmp_path / "cli_loud.py").write_text(
+        'print("PRINTED AT IMPORT")\nfrom cli_rules import square as rule\nfrom verify import Spec\nloud = Spec(name="l", fn=rule)\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    result = verify("run", "cli_loud.py", "--cases", 2, "--json", "-")
+    assert [v["name"] for v in json.loads(result.stdout)["verdicts"]] == ["cli_loud:loud"]
+    assert "PRINTED AT IMPORT" in result.stderr
+
+
 def one_line(result, *words):
     refused(result, *words)
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
