@@ -41,7 +41,7 @@ def named(names: Sequence[str]) -> tuple[str, ...]:
 def _named(name: str) -> list[str]:
     path, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
     if path.endswith(".py") and Path(path).is_file():
-        path = _module_of(path)
+        path = module_of(path)
     if colon or name in installed() or not _is_module(path):
         return [f"{path}{colon}{attribute}"]
     specs, rules = _held(_import(path, name))
@@ -50,7 +50,7 @@ def _named(name: str) -> list[str]:
     return [f"{path}:{attribute}" for attribute in specs or rules]
 
 
-def _module_of(file: str) -> str:
+def module_of(file: str) -> str:
     """The module that a file is when imported from the working directory."""
     try:
         return ".".join(Path(file).resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts)

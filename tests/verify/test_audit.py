@@ -564,6 +564,9 @@ def test_scan_lists_every_rule_once_and_judges_what_it_can(tmp_path, monkeypatch
     assert done.exit_code == 0, done.output
     assert [line.split()[0].rpartition(":")[2] for line in done.stdout.splitlines()] == ["Layer.halve", "product", "square", "strange"]
     assert "scanned.namespace.broken: ModuleNotFoundError" in done.stderr
+    assert CliRunner().invoke(main, ["scan", "scanned/namespace/rules.py", "--list"]).stdout == done.stdout
+    unused = CliRunner().invoke(main, ["audit", "scanned/namespace/rules.py", "--timeout", "0"])
+    assert unused.exit_code == 3 and "(verify run scanned/namespace/rules.py verifies those" in " ".join(unused.stderr.split())
     done = CliRunner().invoke(main, ["scan", "scanned", "--check", "gradient", "--json", "out.json", "--timeout", "0"])
     assert done.exit_code == 1, done.output
     found = {v["name"].rpartition(":")[2]: v for v in json.loads((tmp_path / "out.json").read_text())["verdicts"]}

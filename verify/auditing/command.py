@@ -89,13 +89,18 @@ def audit(target: str, script_args: tuple[str, ...], maker: str | None, given: t
 @click.option("--list", "only_list", is_flag=True, help="List the rules, and verify nothing.")
 @_options
 def scan(package: str, only_list: bool, **options: Any) -> None:
-    """Import a package, list every custom rule that it defines, and verify those whose arguments can be guessed.
+    """Import a package or a file, list every custom rule that it defines, and verify those whose arguments can be guessed.
 
     Arguments are read from jaxtyping annotations; else arrays of a few shapes are tried. For a rule that takes none of them, the spec to fill in is shown.
     All modules of the package are imported, and nothing else.
 
     Exit status: 0 every rule that could be judged PASS, 1 some FAIL, 2 usage, 3 no rule was found or judged.
     """
+
+    if package.endswith(".py") and Path(package).is_file():
+        from verify.registry import module_of
+
+        package = module_of(package)
 
     def find() -> Found:
         from verify.auditing.audit import named, within
@@ -153,7 +158,9 @@ def _run(
         files.write(path, gaps.render(report, known))
     if not verdicts:
         wanted = f" with {' or '.join(options['rules'])} in its name" if options["rules"] else ""
-        click.echo(f"verify: {who} no custom_vjp or custom_jvp{wanted}", err=True)
+        program = who.removesuffix(" calls")
+        defined = f" (verify run {program} verifies those that it defines)" if program.endswith(".py") else ""
+        click.echo(f"verify: {who} no custom_vjp or custom_jvp{wanted}{defined}", err=True)
     finish(report.verdicts, [command, *shared, *arguments], {"seed": options["seed"]}, written, options["verbose"], status)
 
 
