@@ -102,7 +102,7 @@ def _settled(observation: Observation, measured: Measured, value: Estimate) -> b
         )
 
     try:
-        with enable_x64(measured.dtype == "float64"), jax.disable_jit(), np.errstate(all="ignore"):
+        with enable_x64("float64" in measured.dtypes), jax.disable_jit(), np.errstate(all="ignore"):
             inputs = [jnp.asarray(x) for x in cast(observation.diff, measured.dtypes)]
             apart = trace(observation.call.call, inputs, observation.rest)
             if not right(apart.run_reference(inputs, observation.rest)):
