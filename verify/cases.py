@@ -28,8 +28,8 @@ SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a 
 OPTIONS_FIRST = (
     16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
 )
-FEW = 4  # along the other dimensions of such a case: a sum may run over them, too
 LONGEST, LONG_UNSAID = 2048, 512  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
+FEW = 4  # along the other dimensions of such a case: a sum may run over them, too
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
 
 

@@ -40,8 +40,7 @@ def named(names: Sequence[str]) -> tuple[str, ...]:
 
 def _named(name: str) -> list[str]:
     path, colon, attribute = name.rpartition(":") if ":" in name else (name, "", "")
-    if path.endswith(".py") and Path(path).is_file():
-        path = module_of(path)
+    path = module_of(path)
     if colon or name in installed() or not _is_module(path):
         return [f"{path}{colon}{attribute}"]
     specs, rules = _held(_import(path, name))
@@ -50,13 +49,15 @@ def _named(name: str) -> list[str]:
     return [f"{path}:{attribute}" for attribute in specs or rules]
 
 
-def module_of(file: str) -> str:
-    """The module that a file is when imported from the working directory."""
+def module_of(name: str) -> str:
+    """The module that a file is when imported from the working directory; what is no file here stays as it is. Raises SpecError for a file elsewhere."""
+    if not (name.endswith(".py") and Path(name).is_file()):
+        return name
     try:
-        return ".".join(Path(file).resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts)
+        return ".".join(Path(name).resolve().relative_to(Path.cwd().resolve()).with_suffix("").parts)
     except ValueError:
         raise SpecError(
-            f"{file} is not below the working directory ({Path.cwd()}), so it cannot be imported; change to its directory"
+            f"{name} is not below the working directory ({Path.cwd()}), so it cannot be imported; change to its directory"
         ) from None
 
 

@@ -81,7 +81,8 @@ def audit(target: str, script_args: tuple[str, ...], maker: str | None, given: t
         target,
         *(("--", *script_args) if script_args else ()),
     ]
-    _run("audit", arguments, find, options, f"{target} calls", audit_status)
+    instead = f" (verify run {target} verifies those that it defines)" if target.endswith(".py") else ""
+    _run("audit", arguments, find, options, f"{target} calls", audit_status, instead)
 
 
 @click.command()
@@ -97,10 +98,9 @@ def scan(package: str, only_list: bool, **options: Any) -> None:
     Exit status: 0 every rule that could be judged PASS, 1 some FAIL, 2 usage, 3 no rule was found or judged.
     """
 
-    if package.endswith(".py") and Path(package).is_file():
-        from verify.registry import module_of
+    from verify.registry import module_of
 
-        package = module_of(package)
+    package = module_of(package)
 
     def find() -> Found:
         from verify.auditing.audit import named, within
@@ -126,9 +126,10 @@ def scan(package: str, only_list: bool, **options: Any) -> None:
 
 
 def _run(
-    command: str, arguments: Sequence[str], find: Callable[[], Found], options: Mapping[str, Any], who: str, status: Callable[[Report], int]
-) -> None:
-    """As a child: judge, and tell the parent. Else judge in a child (or here, without a time limit), and deliver the report."""
+    command: str, arguments: Sequence[str], find: Callable[[], Found], options: Mapping[str, Any], who: str, status: Callable[[Report], int],
+    instead: str = "",
+) -> None:  # fmt: skip
+    """As a child: judge, and tell the parent. Else judge in a child (or here, without a time limit), and deliver the report. `instead`: what to do where no rule is found."""
     from verify.auditing import contained
 
     if (channel := contained.channel()) is not None:
@@ -158,9 +159,7 @@ def _run(
         files.write(path, gaps.render(report, known))
     if not verdicts:
         wanted = f" with {' or '.join(options['rules'])} in its name" if options["rules"] else ""
-        program = who.removesuffix(" calls")
-        defined = f" (verify run {program} verifies those that it defines)" if program.endswith(".py") else ""
-        click.echo(f"verify: {who} no custom_vjp or custom_jvp{wanted}{defined}", err=True)
+        click.echo(f"verify: {who} no custom_vjp or custom_jvp{wanted}{instead}", err=True)
     finish(report.verdicts, [command, *shared, *arguments], {"seed": options["seed"]}, written, options["verbose"], status)
 
 

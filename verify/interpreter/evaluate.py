@@ -90,12 +90,12 @@ def prepared(jaxpr: Any, rules: Rules = RULES) -> Run:
     start: list[Any] = []
 
     def place(atom: Any, value: Any = None) -> int:
-        literal = isinstance(atom, core.Literal)
-        if literal or atom not in places:
-            start.append(np.asarray(atom.val, getattr(atom.aval, "dtype", None)) if literal else value)
-            if literal:
-                return len(start) - 1
-            places[atom] = len(start) - 1
+        if isinstance(atom, core.Literal):
+            start.append(np.asarray(atom.val, getattr(atom.aval, "dtype", None)))
+            return len(start) - 1
+        if atom not in places:
+            places[atom] = len(start)
+            start.append(value)
         return places[atom]
 
     for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
