@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from tests.power.corpus import CORPUS, Entry
@@ -62,6 +63,7 @@ def until_it_has_failed_a_few_times(spec: Spec, cases: Sequence[Case], selected:
 
 @pytest.mark.parametrize("entry", entries(TOLD, pytest.mark.nightly))
 def test_mistake_is_told_in_the_right_words_and_its_address_shows_it_again(entry: Entry) -> None:
+    np.random.seed(0)  # a rule that rounds by chance may give the same bits twice in all of so few elements
     verdict = run_spec(entry.wrong, entry.cases, checks=[*entry.checks, *TELLING], judges=until_it_has_failed_a_few_times)
     failing = [finding for finding in verdict.findings if finding.status is Status.FAIL]
     assert {finding.check for finding in failing} & set(entry.checks)
