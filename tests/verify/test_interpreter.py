@@ -272,6 +272,17 @@ def test_what_it_does_not_know_goes_to_xla(function, arg):
     assert not interpreter.knows(jaxpr)
 
 
+def test_a_loop_of_many_turns_is_compiled_for_a_hundred_runs_and_continued_in_a_few():
+    def newton(turns):
+        return lambda x: lax.fori_loop(0, turns, lambda _, c: c - (c * c * c - x) / (3 * c * c + 1), x)
+
+    with enable_x64(True):
+        short, long = (jax.make_jaxpr(newton(turns))(A) for turns in (8, 64))
+    assert interpreter.knows(short)
+    assert not interpreter.knows(long)
+    assert interpreter.continues(long)
+
+
 def powers(x, length=4, reverse=False, unroll=1):
     return lax.scan(lambda c, e: (c * e + 1, {"sum": c + e, "none": None}), x[0], x[:length], reverse=reverse, unroll=unroll)
 

@@ -18,28 +18,29 @@ Run = Callable[[Sequence[Any]], list[np.ndarray]]
 DTYPES = frozenset(("float64", "int64", "int32", "int8", "uint32", "uint8", "bool"))
 LARGEST = 2**15  # elements of an array; beyond, compiled code wins
 LONGEST = 4000  # equations in a run, those of a loop once for each turn; beyond, compiled code wins, too
+AGAIN = 300  # of them, those of a loop after its first turn: they cost in each of a case's hundred runs, and XLA compiles them once
 CHECKPOINTS = ("remat2", "checkpoint")
 NEVER = 10 * LONGEST
 
 
 def knows(jaxpr: Any) -> bool:
     """Whether every operation is known, every dtype is double precision or whole, no array is large and no loop is long."""
-    return _cost(jaxpr) <= LONGEST
+    return _cost(jaxpr, AGAIN) <= LONGEST
 
 
 def continues(jaxpr: Any) -> bool:
     """Whether `run` can evaluate a float64 jaxpr on complex numbers with the rules of CONTINUED."""
-    return knows(jaxpr) and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
+    return _cost(jaxpr, LONGEST) <= LONGEST and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
 
 
-def _cost(jaxpr: Any) -> int:
-    """How many equations a run computes; NEVER where one is not known."""
+def _cost(jaxpr: Any, again: int) -> int:
+    """How many equations a run computes; NEVER where one is not known, or a loop computes more than `again` after its first turn."""
     jaxpr = _compat.closed(jaxpr).jaxpr
     if any(str(var.aval.dtype) not in DTYPES for var in jaxpr.invars):  # a key is no array of NumPy's, even if nothing reads it
         return NEVER
     total = 0
     for equation in jaxpr.eqns:
-        total += _cost_of(equation)
+        total += _cost_of(equation, again)
         if total > LONGEST:
             return NEVER
     return total
@@ -50,14 +51,15 @@ def _called(equation: Any) -> Any:
     return equation.params["jaxpr"] if equation.primitive.name in CHECKPOINTS else _compat.called(equation)
 
 
-def _cost_of(equation: Any) -> int:
+def _cost_of(equation: Any, again: int) -> int:
     if (inner := _called(equation)) is not None:
-        return _cost(inner)
+        return _cost(inner, again)
     name, params = equation.primitive.name, equation.params
     if name == "cond":
-        return max(map(_cost, params["branches"]))
+        return max(_cost(branch, again) for branch in params["branches"])
     if name == "scan":
-        return params["length"] * max(_cost(params["jaxpr"]), 1)
+        turn = max(_cost(params["jaxpr"], again), 1)
+        return params["length"] * turn if (params["length"] - 1) * turn <= again else NEVER
     return 1 if name == "platform_index" or knows_equation(equation) else NEVER
 
 
