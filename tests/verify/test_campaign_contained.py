@@ -124,12 +124,12 @@ def _environment():
 
 
 def test_workers_killed_at_random_cost_time_and_no_verdict(tmp_path, inline):
-    config, begun, stop, rng = campaign("RIGHT", cases=96), threading.Event(), threading.Event(), random.Random(0)
+    config, begun, stop, rng = campaign("RIGHT", cases=48), threading.Event(), threading.Event(), random.Random(0)
     killed = []
 
     def kill():
         begun.wait()  # the first worker dies in any case, however fast the machine
-        while not stop.wait(rng.uniform(1.0, 3.0) if killed else 0.0):
+        while not stop.wait(rng.uniform(2.0, 6.0) if killed else 0.0):
             for worker in list(contained._all):
                 if worker._process.poll() is None:
                     killed.append(worker._process.pid)

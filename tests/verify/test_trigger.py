@@ -1,8 +1,10 @@
 """What the failing cases share, where a mistake needs more than that to show."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 
 from verify import Arg, Spec
@@ -60,3 +62,17 @@ def test_what_a_smaller_failing_case_lacks_is_no_part_of_the_mistake():
             break
     assert "n >= 65" in trigger(cases)
     assert "n >= 65" not in str(trigger([*cases, (smaller, True)]))
+
+
+@pytest.mark.parametrize(
+    ("fails", "smaller", "said"),
+    [
+        (lambda x: (x == 0).any(), [[0.0, 1.5]], "where x holds a 0 ("),
+        (lambda x: np.unique(x).size < x.size, [[1.5, 1.5]], "where x holds equal values ("),
+        (lambda x: (x == 0).any() and np.unique(x).size < x.size, [[0.0, 0.0]], "where x holds a 0 and equal values ("),
+    ],
+)
+def test_zeros_and_equal_values_are_told_apart_by_small_cases(fails, smaller, said):
+    cases = [(case, bool(fails(case.args[0]))) for case in draw(SPEC, 0, range(104)) if case.style != "edges"]
+    cases.append((replace(cases[0][0], args=(np.array(smaller),)), True))
+    assert said in (trigger(cases) or "")

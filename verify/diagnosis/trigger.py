@@ -99,8 +99,11 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
     first = failing[0]
     right, wrong = _shapes(passing), _shapes(failing)
     of_sizes = len(failing) >= ENOUGH and (right >= SHAPES or (right > 1 and math.comb(right + wrong, right) >= WAYS))
-    if first.style in STYLES and first.style != "given":
-        yield STYLES[first.style], lambda case: case.style == first.style
+    styles = [(words, lambda case, style=style: case.style == style) for style, words in STYLES.items() if style == first.style]
+    yield from styles if first.style == "edges" else ()  # all of these hold zeros, where the mistake is at another special value, too
+    for position, name in enumerate(first.argument_names):
+        yield from _of_values(name, position, failing)
+    yield from styles
     if first.dtype != "float64":
         yield f"in {first.dtype}", lambda case: case.dtype == first.dtype
     yield from _of_options(first)
@@ -130,6 +133,24 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
     if 1 / math.comb(len(failing) + len(passing), len(failing)) < BY_LUCK:
         for position, name in enumerate(first.argument_names):
             yield from _of_scalar(name, position, failing, passing)
+
+
+def _of_values(name: str, position: int, failing: Sequence[Case]) -> Iterator[Condition]:
+    """Zeros and equal values of an argument: random numbers are neither, and where one is drawn the other often is, too."""
+
+    def both(case: Case) -> bool:
+        return all(holds(case) for _, holds in facts)
+
+    facts: list[Condition] = [
+        (words, lambda case, holds=holds: isinstance(value := case.args[position], np.ndarray) and value.dtype.kind == "f" and holds(value))
+        for words, holds in (
+            ("a 0", lambda value: bool((value == 0).any())),
+            ("equal values", lambda value: np.unique(value).size < value.size),
+        )
+    ]
+    if all(map(both, failing)):
+        yield f"where {name} holds a 0 and equal values", both
+    yield from ((f"where {name} holds {words}", holds) for words, holds in facts)
 
 
 def _of_options(first: Case) -> Iterator[Condition]:
