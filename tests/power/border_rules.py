@@ -117,6 +117,25 @@ def divided_by_each(x, ct):
     return (jnp.where(x == 0, 0, later / jnp.where(x == 0, 1, x)),)
 
 
+def row_product(x):
+    return jnp.prod(x, -1)
+
+
+def row_product_forward(x):
+    return row_product(x), x
+
+
+def row_product_backward(x, ct):
+    others = jnp.where(jnp.eye(x.shape[-1], dtype=bool), 1, x[..., None, :]).prod(-1)
+    return (ct[..., None] * others,)
+
+
+def nothing_where_two_are_0(x, ct):
+    """Right, as another 0 is left in each product; but the derivative of the product by both of them is not 0."""
+    (right,) = row_product_backward(x, ct)
+    return (jnp.where((x == 0).sum(-1, keepdims=True) > 1, 0, right),)
+
+
 def light(opacity):
     """How much is seen through all layers."""
     return jnp.prod(1 - opacity, -1)
@@ -146,6 +165,8 @@ ENTRIES = (
           {"x": Arg(dims="n d"), "ids": Arg(dims="n", dtype="int32", low=0, high=SEGMENTS + 2)}, "gradient", trigger=True),
     entry("running-product-of-a-zero", "special value", running_product, running_product_forward, divided_by_each, running_product_backward,
           argument("n d"), "gradient", sizes={"d": (1, 12)}, trigger=True),
+    entry("product-of-two-zeros", "second order", row_product, row_product_forward, nothing_where_two_are_0, row_product_backward,
+          argument("n d"), "second-order", sizes={"n": (1, 8), "d": (1, 10)}, trigger=True),
     entry("opaque-layer", "special value", light, light_forward, divided_by_what_is_seen, light_backward,
           {"opacity": Arg(dims="n d", low=0.0, high=1.0)}, "gradient", sizes={"d": (1, 12)}, trigger=True),
 )  # fmt: skip

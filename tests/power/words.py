@@ -219,6 +219,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "jvp-max-to-every-tie": ("The shares of tied entries must sum to one",),
     "softplus-flat-at-0": ("of x: it is wrong exactly where x is 0, and 0 there",),
     "curvature-lost-at-0": ("wrong is its own derivative",),
+    "product-of-two-zeros": ("wrong is its own derivative", "only where x holds a 0 and equal values"),
     "xlogy-at-the-bound": ("of x: it is wrong exactly where x is 0, and 0 there",),
     "power-at-the-bound": ("of y: it is wrong exactly where x is 0, and not finite there",),
     "second-tile-of-both": ("of x: it is wrong only from index 64 of axis 0 on",),

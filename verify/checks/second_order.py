@@ -26,15 +26,18 @@ from verify.slopes import direction_through, slope_along
 from verify.values import largest
 
 CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
-POINTS = ("edges", "ties")  # styles with zeros, special values and equal entries: a first derivative may be right there, and the second not
+EVERY, OFFSET = 8, 3
+POINTS = (
+    "edges",
+    "ties",
+)  # looked at in every case: styles with zeros, special values and equal entries: a first derivative may be right there, and the second not
 
 
 def applies(observation: Observation) -> bool:
     case = observation.case
     return (
         bool(observation.measured)
-        and (case.thorough or case.index % 8 == 3 or (case.style in POINTS and case.index % 4 == 1))
-        and (not case.stress or case.style in POINTS)
+        and (case.thorough or case.style in POINTS or (case.index % EVERY == OFFSET and not case.stress))
         and not contradiction(observation)
     )
 

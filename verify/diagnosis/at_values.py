@@ -12,6 +12,7 @@ import numpy as np
 from verify.diagnosis.conditions import aligned, separating
 from verify.diagnosis.evidence import Evidence
 
+EXACTLY = "exactly where"
 FEW = 3  # elements that are right, beside those where a value is exactly 0
 SEVERAL = 6  # wrong elements, of which a sign is no accident
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
@@ -25,7 +26,7 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
         return None
     for condition in separating(cases, leaf, wrong):
         if condition.tells(wrong, known):
-            return f"it is wrong exactly where {condition.words}{_there(cases, leaf, wrong)}"
+            return f"it is wrong {EXACTLY} {condition.words}{_there(cases, leaf, wrong)}"
     return None
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from verify.cases import Case, with_sizes
 from verify.checks.second_order import POINTS
 from verify.diagnosis import fault
+from verify.diagnosis.at_values import EXACTLY
 from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import gather
 from verify.diagnosis.factors import constant_ratio
 from verify.diagnosis.gradient import Gradient
 from verify.diagnosis.patterns import ZERO
-from verify.diagnosis.trigger import trigger
+from verify.diagnosis.trigger import HOLDS, trigger
 from verify.observation import Observation
 from verify.observe import observe
 from verify.records import Finding
@@ -40,6 +41,8 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
             else:
                 sentences = elsewhere(finding, all(case.style in POINTS for case in failing)) if finding else []
         when = trigger(cases)
+        if when and HOLDS in when and any(EXACTLY in sentence for sentence in sentences):
+            when = None  # which elements says more than which cases
         return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
     except Exception:
         fault.warn()

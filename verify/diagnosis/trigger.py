@@ -23,6 +23,7 @@ STYLES = {
     "small": "for small inputs",
     "positive": "for positive inputs",
 }
+HOLDS = " holds "  # in what is said of an argument's values
 ENOUGH = 2  # cases on each side, before a pattern is called one
 BLOCKS = (2, 4, 8, 16, 32, 64, 128)
 CHANCE = 0.05  # of all failing cases to have one value of an option by luck
@@ -149,8 +150,8 @@ def _of_values(name: str, position: int, failing: Sequence[Case]) -> Iterator[Co
         )
     ]
     if all(map(both, failing)):
-        yield f"where {name} holds a 0 and equal values", both
-    yield from ((f"where {name} holds {words}", holds) for words, holds in facts)
+        yield f"where {name}{HOLDS}a 0 and equal values", both
+    yield from ((f"where {name}{HOLDS}{words}", holds) for words, holds in facts)
 
 
 def _of_options(first: Case) -> Iterator[Condition]:
