@@ -6,7 +6,8 @@ exp of half an ulp, 0 or infinite, in the most careful formula. Run operation by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,13 +21,20 @@ from verify.observation import Measured
 from verify.values import largest, wide
 
 
+@contextlib.contextmanager
+def operation_by_operation(measured: Measured) -> Iterator[None]:
+    """What runs here runs as it was measured, and nothing is fused. A function that exists only compiled raises."""
+    with enable_x64("float64" in measured.dtypes), jax.disable_jit(), np.errstate(all="ignore"):
+        yield
+
+
 def compiled_wrong(call: programs.Call, measured: Measured, user: list[Any], rest: list[Any], cts: list[np.ndarray], truth: Result) -> bool:
     """Whether outputs or cotangents are wrong altogether or not finite in the compiled program, and not operation by operation."""
     base = measured.runs["base"]
     if not (_lost(base["primal"], base["rule"], truth, measured) or _lost(base["out"], base["rule"], truth, measured)):
         return False
     try:
-        with enable_x64("float64" in measured.dtypes), jax.disable_jit(), np.errstate(all="ignore"):
+        with operation_by_operation(measured):
             out, gradient = programs.rule(call)([jnp.asarray(x) for x in user], rest, cts)
     except Exception:  # a function that exists only compiled
         return False

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from verify._compat import enable_x64
+from verify.apart import operation_by_operation
 from verify.checks.compare import compare, failed
 from verify.noise import roughened
 from verify.observation import Measured, Observation
@@ -102,7 +101,7 @@ def _settled(observation: Observation, measured: Measured, value: Estimate) -> b
         )
 
     try:
-        with enable_x64("float64" in measured.dtypes), jax.disable_jit(), np.errstate(all="ignore"):
+        with operation_by_operation(measured):
             inputs = [jnp.asarray(x) for x in cast(observation.diff, measured.dtypes)]
             apart = trace(observation.call.call, inputs, observation.rest)
             if not right(apart.run_reference(inputs, observation.rest)):
