@@ -15,6 +15,14 @@ def scalar_entry(name, kind, primal, wrong, right, check, args=None, **more):
     return pair(name, kind, *functions, args or argument("*shape"), check, **more)
 
 
+def clip(x):
+    return jnp.clip(x, -1.0, 1.0)
+
+
+def clip_slope(x):
+    return jnp.where(jnp.abs(x) <= 1, 1.0, 0.0).astype(x.dtype)
+
+
 def sine_forward(x):
     return jnp.sin(x), x
 
@@ -258,6 +266,8 @@ ENTRIES = (
                  trigger=True),
     scalar_entry("slope-lost-at-the-ends", "special value", legendre, lambda x: jnp.where(jnp.abs(x) == 1, 0, legendre_slope(x)), legendre_slope, "gradient",
                  args={"x": Arg(dims="n", low=-1.0, high=1.0)}, trigger=True),
+    scalar_entry("clip-turned-back-at-its-ends", "special value", clip, lambda x: jnp.where(jnp.abs(x) == 1, -1, clip_slope(x)), clip_slope, ("gradient", "kinks"),
+                 args={"x": Arg(dims="n", special=(-1.0, 1.0))}, trigger=True),
     scalar_entry("dead-zone-of-abs", "special value", jnp.abs, lambda x: jnp.where(jnp.abs(x) < 1e-6, 0, jnp.sign(x)), jnp.sign, "gradient",
                  args={"x": Arg(dims="n", low=-3.0, high=3.0)}, trigger=True),
     scalar_entry("curvature-lost-at-0", "second order", quartic, lambda x: jnp.where(x == 0, 0, quartic_slope(x)), quartic_slope, "second-order",

@@ -218,6 +218,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "jvp-sigmoid-of-large": ("or less, and not finite there",),
     "jvp-max-to-every-tie": ("The shares of tied entries must sum to one",),
     "softplus-flat-at-0": ("of x: it is wrong exactly where x is 0, and 0 there",),
+    "clip-turned-back-at-its-ends": ("of x: it is wrong exactly where x is",),
     "curvature-lost-at-0": ("wrong is its own derivative",),
     "product-of-two-zeros": ("wrong is its own derivative", "only where x holds a 0 and equal values"),
     "xlogy-at-the-bound": ("of x: it is wrong exactly where x is 0, and 0 there",),

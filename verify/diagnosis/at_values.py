@@ -12,7 +12,6 @@ import numpy as np
 from verify.diagnosis.conditions import aligned, separating
 from verify.diagnosis.evidence import Evidence
 
-EXACTLY = "exactly where"
 FEW = 3  # elements that are right, beside those where a value is exactly 0
 SEVERAL = 6  # wrong elements, of which a sign is no accident
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
@@ -26,7 +25,23 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
         return None
     for condition in separating(cases, leaf, wrong):
         if condition.tells(wrong, known):
-            return f"it is wrong {EXACTLY} {condition.words}{_there(cases, leaf, wrong)}"
+            return f"it is wrong exactly where {condition.words}{_there(cases, leaf, wrong)}"
+    return None
+
+
+def only_at(cases: Sequence[Evidence], leaf: int) -> str | None:
+    """The one or two values that an argument has at all wrong elements, though some right ones have them, too, as a kink's derivative may be many; or None."""
+    wrong = [e.wrong_elements(leaf) for e in cases]
+    if sum(int(w.sum()) for w in wrong) < FEW:
+        return None
+    for name, values in _shared(cases, leaf):
+        hit, often = np.unique(np.concatenate([v[w] for v, w in zip(values, wrong, strict=True)]), return_counts=True)
+        varied = all(np.unique(v).size > 1 for v, w in zip(values, wrong, strict=True) if w.any())
+        if values[0].dtype.kind == "f" and len(hit) <= 2 and often.min() > 1 and varied:
+            either = " or ".join(f"{value:.6g}" for value in hit)
+            everywhere = all(w[np.isin(v, hit)].all() for v, w in zip(values, wrong, strict=True))
+            how, rest = ("exactly", "") if everywhere else ("only", ", and not everywhere there")
+            return f"it is wrong {how} where {name} is {either}{_there(cases, leaf, wrong)}{rest}"
     return None
 
 
@@ -37,9 +52,7 @@ def in_common(cases: Sequence[Evidence], leaf: int) -> str | None:
     if count < FEW or count == total:
         return None
     there = _there(cases, leaf, wrong)
-    of_case = [dict(aligned(e, leaf)) for e in cases]
-    for name in [name for name in of_case[0] if count >= SEVERAL and all(name in arrays for arrays in of_case)]:
-        values = [arrays[name] for arrays in of_case]
+    for name, values in _shared(cases, leaf) if count >= SEVERAL else ():
         if values[0].dtype == bool:
             continue
         for words, holds in (("is 0", lambda v: v == 0), ("is negative", lambda v: v < 0), ("is positive", lambda v: v > 0)):
@@ -51,6 +64,12 @@ def in_common(cases: Sequence[Evidence], leaf: int) -> str | None:
         return None
     what = there.removeprefix(", and ").removesuffix(" there")
     return f"where it is wrong, it {what if what.startswith('has') else f'is {what}'}"
+
+
+def _shared(cases: Sequence[Evidence], leaf: int) -> list[tuple[str, list[np.ndarray]]]:
+    """Arguments and cotangents that lie along this one in every case."""
+    of_case = [dict(aligned(e, leaf)) for e in cases]
+    return [(name, [arrays[name] for arrays in of_case]) for name in of_case[0] if all(name in arrays for arrays in of_case)]
 
 
 def _there(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +10,12 @@ import numpy as np
 from verify.cases import Case, with_sizes
 from verify.checks.second_order import POINTS
 from verify.diagnosis import fault
-from verify.diagnosis.at_values import EXACTLY
 from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import gather
 from verify.diagnosis.factors import constant_ratio
 from verify.diagnosis.gradient import Gradient
 from verify.diagnosis.patterns import ZERO
-from verify.diagnosis.trigger import HOLDS, trigger
+from verify.diagnosis.trigger import of_values, trigger
 from verify.observation import Observation
 from verify.observe import observe
 from verify.records import Finding
@@ -23,6 +23,7 @@ from verify.spec import Spec, SpecError
 from verify.tolerance import EPS
 
 BEYOND_BLOCKS = 11  # a size above 8, and no multiple of a block
+WHERE = re.compile("wrong (exactly|only) where")  # elements
 GRADIENT_CHECKS = ("gradient", "finite-difference", "adjoint", "taylor", "complex-step")
 
 
@@ -41,7 +42,7 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
             else:
                 sentences = elsewhere(finding, all(case.style in POINTS for case in failing)) if finding else []
         when = trigger(cases)
-        if when and HOLDS in when and any(EXACTLY in sentence for sentence in sentences):
+        if when and of_values(when) and any(WHERE.search(sentence) for sentence in sentences):
             when = None  # which elements says more than which cases
         return ". ".join(sentence[0].upper() + sentence[1:] for sentence in [*sentences, *([when] if when else [])])
     except Exception:

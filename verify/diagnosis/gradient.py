@@ -12,7 +12,7 @@ import numpy as np
 from verify.cases import Case, elements
 from verify.diagnosis import fault, patterns
 from verify.diagnosis.as_if import Try, tries
-from verify.diagnosis.at_values import at_values, in_common
+from verify.diagnosis.at_values import at_values, in_common, only_at
 from verify.diagnosis.entries import entries
 from verify.diagnosis.evidence import Evidence, Explained, gather, of
 from verify.diagnosis.factors import factor_sentence, factors, varying
@@ -109,8 +109,8 @@ class Gradient:
 
     def _seen(self, leaf: int) -> str | None:
         """What the numbers look like."""
-        if shape := self._pattern(leaf, SHAPE):
-            return shape
+        if seen := only_at([self.first, *self.more, *self._right], leaf) or self._pattern(leaf, SHAPE):
+            return seen
         places = [patterns.where(e, leaf) for e in sorted([self.first, *self._telling(leaf)], key=lambda e: -e.want[leaf].size)]
         place = places[0]  # of the largest array: in one of two rows, "only the first" and "all but the last" are the same
         if place and all(_alike(other, place) or str(other).startswith(patterns.SINGLE) for other in places[1:]):

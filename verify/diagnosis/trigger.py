@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -23,7 +24,6 @@ STYLES = {
     "small": "for small inputs",
     "positive": "for positive inputs",
 }
-HOLDS = " holds "  # in what is said of an argument's values
 ENOUGH = 2  # cases on each side, before a pattern is called one
 BLOCKS = (2, 4, 8, 16, 32, 64, 128)
 CHANCE = 0.05  # of all failing cases to have one value of an option by luck
@@ -50,6 +50,11 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
             if all(map(holds, failing)) and not any(map(holds, some)):
                 return f"it is wrong only {words} ({len(failing)} failing and {len(some)} passing cases{which} agree)"
     return _together(failing, passing) or _together(failing, ordinary) or _shared(cases)
+
+
+def of_values(sentence: str) -> bool:
+    """Whether it speaks of single values that an argument holds."""
+    return re.search(r"where (inputs hold|\w+ holds) ", sentence) is not None
 
 
 def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
@@ -150,8 +155,8 @@ def _of_values(name: str, position: int, failing: Sequence[Case]) -> Iterator[Co
         )
     ]
     if all(map(both, failing)):
-        yield f"where {name}{HOLDS}a 0 and equal values", both
-    yield from ((f"where {name}{HOLDS}{words}", holds) for words, holds in facts)
+        yield f"where {name} holds a 0 and equal values", both
+    yield from ((f"where {name} holds {words}", holds) for words, holds in facts)
 
 
 def _of_options(first: Case) -> Iterator[Condition]:

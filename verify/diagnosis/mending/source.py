@@ -56,11 +56,12 @@ def code_line(source: str, caller: bool = False) -> str:
 
 
 def sentence(rule: Steps, *parts: str | int) -> Callable[[], str]:
-    """Words and values, by number, made when they are wanted; two of one helper's are told apart by who calls it."""
+    """Words and values, by number, made when they are wanted; two of one line, as of a helper, are told apart by who calls it."""
 
     def words() -> str:
         told = [_value(rule, part) for part in parts if not isinstance(part, str)]
-        caller = len(set(told)) < len(told)
+        places = [value.rpartition("`, ")[2] for value in told]
+        caller = len(set(places)) < len(places)
         return "".join(part if isinstance(part, str) else _value(rule, part, caller) for part in parts)
 
     return words
