@@ -6,26 +6,30 @@ exp of half an ulp, 0 or infinite, in the most careful formula. Run operation by
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from verify import programs, tolerance
-from verify._compat import enable_x64
+from verify import interpreter, programs, tolerance
+from verify._compat import bind, enable_x64, walk
 from verify.noise import Result
 from verify.observation import Measured
 from verify.values import largest, wide
 
 
-@contextlib.contextmanager
-def operation_by_operation(measured: Measured) -> Iterator[None]:
-    """What runs here runs as it was measured, and nothing is fused. A function that exists only compiled raises."""
-    with enable_x64("float64" in measured.dtypes), jax.disable_jit(), np.errstate(all="ignore"):
-        yield
+def by_operation(measured: Measured, function: Callable[..., Any], *args: Any) -> Any:
+    """The function's result in the precision that was measured, each operation a program of its own, those of a loop in each turn."""
+    with enable_x64("float64" in measured.dtypes), np.errstate(all="ignore"):
+        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        rules: interpreter.Rules = {equation.primitive.name: functools.partial(_alone, equation) for equation in walk(jaxpr)}
+        return jax.tree.unflatten(jax.tree.structure(shapes), interpreter.run(jaxpr, jax.tree.leaves(args), rules))
+
+
+def _alone(equation: Any, params: dict[str, Any], *values: Any) -> list[Any]:
+    return bind(equation, values, params)
 
 
 def compiled_wrong(call: programs.Call, measured: Measured, user: list[Any], rest: list[Any], cts: list[np.ndarray], truth: Result) -> bool:
@@ -34,8 +38,7 @@ def compiled_wrong(call: programs.Call, measured: Measured, user: list[Any], res
     if not (_lost(base["primal"], base["rule"], truth, measured) or _lost(base["out"], base["rule"], truth, measured)):
         return False
     try:
-        with operation_by_operation(measured):
-            out, gradient = programs.rule(call)([jnp.asarray(x) for x in user], rest, cts)
+        out, gradient = by_operation(measured, programs.rule(call), user, rest, cts)
     except Exception:  # a function that exists only compiled
         return False
     return not _lost(out, gradient, truth, measured)

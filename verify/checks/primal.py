@@ -13,7 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from verify.apart import operation_by_operation
+from verify._compat import enable_x64
+from verify.apart import by_operation
 from verify.checks.compare import compare, failed
 from verify.noise import roughened
 from verify.observation import Measured, Observation
@@ -101,12 +102,12 @@ def _settled(observation: Observation, measured: Measured, value: Estimate) -> b
         )
 
     try:
-        with operation_by_operation(measured):
-            inputs = [jnp.asarray(x) for x in cast(observation.diff, measured.dtypes)]
-            apart = trace(observation.call.call, inputs, observation.rest)
-            if not right(apart.run_reference(inputs, observation.rest)):
-                return False
-            own = [apart.run(inputs, observation.rest), rule(apart)(inputs, observation.rest, observation.cts["base"])[0]]
+        inputs, rest, cts = cast(observation.diff, measured.dtypes), observation.rest, observation.cts["base"]
+        with enable_x64("float64" in measured.dtypes):
+            traced = trace(observation.call.call, inputs, rest)
+        if not right(by_operation(measured, traced.run_reference, inputs, rest)):
+            return False
+        own = [by_operation(measured, traced.run, inputs, rest), by_operation(measured, rule(traced), inputs, rest, cts)[0]]
     except Exception:  # a function that exists only compiled
         return True
     return not all(map(right, own))

@@ -38,7 +38,7 @@ def only_at(cases: Sequence[Evidence], leaf: int) -> str | None:
         hit, often = np.unique(np.concatenate([v[w] for v, w in zip(values, wrong, strict=True)]), return_counts=True)
         varied = all(np.unique(v).size > 1 for v, w in zip(values, wrong, strict=True) if w.any())
         if values[0].dtype.kind == "f" and len(hit) <= 2 and often.min() > 1 and varied:
-            either = " or ".join(f"{value:.6g}" for value in hit)
+            either = " or ".join(f"{value + 0.0:.6g}" for value in hit)  # + 0: never "-0"
             everywhere = all(w[np.isin(v, hit)].all() for v, w in zip(values, wrong, strict=True))
             how, rest = ("exactly", "") if everywhere else ("only", ", and not everywhere there")
             return f"it is wrong {how} where {name} is {either}{_there(cases, leaf, wrong)}{rest}"

@@ -5,6 +5,6 @@ are made of, their branches and short loops; a program with any other goes to XL
 """
 
 from verify.interpreter.continued import CONTINUED, RULES, BoundaryError
-from verify.interpreter.evaluate import CONTROL, apply, continues, knows, knows_equation, prepared, run
+from verify.interpreter.evaluate import CONTROL, Rules, apply, continues, knows, knows_equation, prepared, run
 
-__all__ = ["CONTINUED", "CONTROL", "RULES", "BoundaryError", "apply", "continues", "knows", "knows_equation", "prepared", "run"]
+__all__ = ["CONTINUED", "CONTROL", "RULES", "BoundaryError", "Rules", "apply", "continues", "knows", "knows_equation", "prepared", "run"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -77,7 +79,12 @@ def knows_equation(equation: Any) -> bool:
 def apply(equation: Any, values: Sequence[Any], rules: Rules = RULES) -> list[np.ndarray]:
     """The results of one equation that `knows_equation` accepts."""
     made = rules[equation.primitive.name](equation.params, *values)
-    return [np.asarray(value) for value in (made if isinstance(made, list) else [made])]
+    return [value if _is_key(value) else np.asarray(value) for value in (made if isinstance(made, list) else [made])]
+
+
+def _is_key(value: Any) -> bool:
+    """Random keys are no arrays of NumPy's; a program with rules of its own may have them."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 def run(jaxpr: Any, args: Sequence[Any], rules: Rules = RULES) -> list[np.ndarray]:
