@@ -47,7 +47,14 @@ def test_function_without_a_hand_written_rule_is_no_success(spec: Spec) -> None:
     assert "calls no custom rule" in str(verdict)
 
 
-@pytest.mark.parametrize("spec", specs("PALLAS_LAYER_NORM", "PALLAS_RMS_NORM", "PALLAS_ATTENTION"), ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(rules.PALLAS_RMS_NORM, id="pallas_rms_norm"),
+        pytest.param(rules.PALLAS_LAYER_NORM, id="pallas_layer_norm", marks=pytest.mark.nightly),
+        pytest.param(rules.PALLAS_ATTENTION, id="pallas_attention", marks=pytest.mark.nightly),
+    ],
+)
 def test_kernel_of_jax_passes_and_is_judged_in_float32(spec: Spec) -> None:
     verdict = verify.run(spec, cases=FEW)
     assert verdict.status is Status.PASS, str(verdict)
