@@ -21,7 +21,7 @@ from verify.values import largest, wide
 
 
 def by_operation(measured: Measured, function: Callable[..., Any], *args: Any) -> Any:
-    """The function's result in the precision that was measured, each operation a program of its own, those of a loop in each turn."""
+    """The function's result in the precision that was measured, each operation a program of its own, those of a scan in each turn."""
     with enable_x64("float64" in measured.dtypes), np.errstate(all="ignore"):
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         rules: interpreter.Rules = {equation.primitive.name: functools.partial(_alone, equation) for equation in walk(jaxpr)}

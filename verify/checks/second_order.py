@@ -27,10 +27,8 @@ from verify.values import largest
 
 CODE, NAME, TITLE = "V008", "second-order", "reverse over reverse is right"
 EVERY, OFFSET = 8, 3
-POINTS = (
-    "edges",
-    "ties",
-)  # looked at in every case: styles with zeros, special values and equal entries: a first derivative may be right there, and the second not
+# Looked at in every case: with zeros, special values and equal entries a first derivative may be right, and the second not.
+POINTS = ("edges", "ties")
 
 
 def applies(observation: Observation) -> bool:
