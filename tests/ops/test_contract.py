@@ -22,6 +22,9 @@ FIRST = {call.name: call for call in reversed(CALLS)}  # of each operation; the 
 every_call = pytest.mark.parametrize(
     "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else pytest.mark.slow) for call in CALLS]
 )
+each_operation = pytest.mark.parametrize(
+    "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else pytest.mark.nightly) for call in CALLS]
+)  # `verify run` beside the tests takes all options through these transformations
 
 
 def test_every_operation_is_in_the_table():
@@ -70,7 +73,7 @@ def test_weak_types_follow_the_reference(call):
     assert cts[-1].dtype == args[last].dtype
 
 
-@every_call
+@each_operation
 @pytest.mark.slow
 def test_vmap_over_one_argument_all_and_all_but_one(call):
     """vmap of the VJP over these, mask included, equals a loop over the reference."""
@@ -100,7 +103,7 @@ def test_vmap_over_one_argument_all_and_all_but_one(call):
             assert_close(got, jax.tree.map(lambda *rows: np.stack(rows), *looped), F64, f"vmap over {subset}")
 
 
-@every_call
+@each_operation
 def test_scan_and_remat(call):
     """The gradient of a sum over steps of a scan, each recomputed in the backward pass, is the sum of the gradients."""
     steps = [call.values(seed) for seed in (1, 2, 3)]
@@ -127,7 +130,7 @@ def test_scan_and_remat(call):
         assert_close([first_ct, *rest_ct], [np.stack([cts[0] for cts in want]), *map(sum, list(zip(*want, strict=True))[1:])], F64)
 
 
-@every_call
+@each_operation
 @pytest.mark.slow
 def test_reverse_over_reverse(call):
     positions = call.floating()
