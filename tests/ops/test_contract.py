@@ -18,13 +18,18 @@ from tests.ops._helpers import CALLS, ROUNDS_BETWEEN, Call, assert_close, cast, 
 from verify._compat import enable_x64
 
 F64 = 1e-12  # sums of tens of terms in float64: rounding is below 100 * 1.1e-16, a wrong formula is above 1e-8
-FIRST = {call.name: call for call in reversed(CALLS)}  # of each operation; the other calls are for the main JAX version
-every_call = pytest.mark.parametrize(
-    "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else pytest.mark.slow) for call in CALLS]
-)
-each_operation = pytest.mark.parametrize(
-    "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else pytest.mark.nightly) for call in CALLS]
-)  # `verify run` beside the tests takes all options through these transformations
+FIRST = {call.name: call for call in reversed(CALLS)}  # of each operation
+
+
+def calls(others: pytest.MarkDecorator) -> pytest.MarkDecorator:
+    """The first call of each operation; the `others` are marked."""
+    return pytest.mark.parametrize(
+        "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else others) for call in CALLS]
+    )
+
+
+every_call = calls(pytest.mark.slow)
+each_operation = calls(pytest.mark.nightly)  # `verify run` beside the tests takes other options through these transformations
 
 
 def test_every_operation_is_in_the_table():

@@ -105,11 +105,11 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
     first = failing[0]
     right, wrong = _shapes(passing), _shapes(failing)
     of_sizes = len(failing) >= ENOUGH and (right >= SHAPES or (right > 1 and math.comb(right + wrong, right) >= WAYS))
-    styles = [(words, lambda case, style=style: case.style == style) for style, words in STYLES.items() if style == first.style]
-    yield from styles if first.style == "edges" else ()  # all of these hold zeros, where the mistake is at another special value, too
+    style: list[Condition] = [(STYLES[first.style], lambda case: case.style == first.style)] if first.style in STYLES else []
+    yield from style if first.style == "edges" else ()  # all of these hold zeros, where the mistake is at another special value, too
     for position, name in enumerate(first.argument_names):
         yield from _of_values(name, position, failing)
-    yield from styles
+    yield from style
     if first.dtype != "float64":
         yield f"in {first.dtype}", lambda case: case.dtype == first.dtype
     yield from _of_options(first)
