@@ -89,7 +89,9 @@ def judge_one(name: str, side: str, seed: int) -> dict[str, Any]:
     from tests.power.right_rules import RIGHT
     from verify import Status, checks
     from verify.cases import draw
-    from verify.runner import case_count, judge, run_spec
+    from verify.judging import judge
+    from verify.profiles import case_count
+    from verify.runner import run_spec
 
     warnings.simplefilter("ignore")
     if side == "alone":

@@ -32,9 +32,9 @@ from verify import checks  # noqa: E402
 from verify.addresses import LARGEST_INDEX  # noqa: E402
 from verify.cases import Case, draw  # noqa: E402
 from verify.environment import cores, versions  # noqa: E402
+from verify.judging import judge  # noqa: E402
 from verify.records import Status  # noqa: E402
 from verify.registry import resolve  # noqa: E402
-from verify.runner import judge  # noqa: E402
 from verify.spec import Spec  # noqa: E402
 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "mixed")

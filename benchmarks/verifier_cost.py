@@ -30,8 +30,8 @@ from jax.test_util import check_grads
 from manual_vjp.catalog import SPECS
 from verify import checks
 from verify.cases import Case, draw
+from verify.judging import judge
 from verify.observe import observe
-from verify.runner import judge
 from verify.spec import Spec
 
 CORE = checks.select(

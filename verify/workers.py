@@ -18,9 +18,9 @@ from types import ModuleType
 
 from verify import checks as all_checks
 from verify.cases import Case, draw
+from verify.judging import Judged, judge
 from verify.records import Finding, Status
 from verify.registry import resolve
-from verify.runner import Judged, judge
 from verify.spec import Spec
 
 END = 5.0  # seconds in which a pool's thread has noticed that its processes are gone

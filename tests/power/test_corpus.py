@@ -13,8 +13,9 @@ from tests.power.words import UNTOLD
 from verify import Spec, Status, checks, run
 from verify.addresses import parse_address
 from verify.cases import Case, draw
+from verify.judging import Judged, judge
 from verify.profiles import case_count
-from verify.runner import Judged, judge, run_spec
+from verify.runner import run_spec
 
 ENOUGH = 20  # cases after which several dtypes have had their turn
 

@@ -12,7 +12,7 @@ from tests.power.corpus import CORPUS
 from verify import Arg, Spec, Status, checks, run
 from verify.api import check as check_arrays
 from verify.cases import draw
-from verify.runner import judge
+from verify.judging import judge
 from verify.spec import SpecError
 
 VECTOR = {"x": Arg(dims="n")}

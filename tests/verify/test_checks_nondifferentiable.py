@@ -8,8 +8,8 @@ import pytest
 from verify import Arg, Spec
 from verify.cases import draw
 from verify.checks import nondifferentiable, select
+from verify.judging import judge
 from verify.records import Status
-from verify.runner import judge
 
 ARGS = {"x": Arg(dims="n d"), "index": Arg(dims="m", dtype="int32", high=3), "mask": Arg(dims="d", dtype="bool"), "key": Arg(dtype="key")}
 

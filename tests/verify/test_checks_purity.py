@@ -10,10 +10,12 @@ import pytest
 
 import verify
 from verify import Arg, Spec
+from verify.blame import BY_CHANCE
 from verify.cases import draw
 from verify.checks import select
+from verify.judging import judge
 from verify.records import Finding, Status
-from verify.runner import BY_CHANCE, judge, run_spec
+from verify.runner import run_spec
 
 VECTOR = {"x": Arg(dims="n")}
 

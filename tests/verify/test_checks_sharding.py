@@ -11,8 +11,8 @@ import verify
 from verify import Arg, Spec, devices
 from verify.cases import draw
 from verify.checks import select
+from verify.judging import judge
 from verify.records import Status
-from verify.runner import judge
 
 
 def varying(array):

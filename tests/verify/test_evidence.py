@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import verify
-from verify import Arg, Spec, Status, runner
+from verify import Arg, Spec, Status, blame
 from verify.checks.error_map import error_map
 from verify.diagnosis.elsewhere import elsewhere
 from verify.records import Evidence, Finding
@@ -127,7 +127,7 @@ def test_without_a_failure_there_is_none(monkeypatch):
     def refuse(*args):
         raise AssertionError("evidence was collected for a PASS")
 
-    monkeypatch.setattr(runner, "evidence", refuse)
+    monkeypatch.setattr(blame, "evidence", refuse)
     verdict = verify.run(
         Spec(name="right", fn=rule(jnp.sin, lambda x, ct: (ct * jnp.cos(x),)), args={"x": Arg(dims="n")}), cases=4, checks=["gradient"]
     )

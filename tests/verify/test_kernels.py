@@ -9,7 +9,7 @@ from tests.power.attention_rules import QKV, attend, kernel, kernel_backward, ke
 from verify import Arg, Spec, Status
 from verify.cases import draw
 from verify.checks import ALL
-from verify.runner import judge
+from verify.judging import judge
 
 
 def made(backward):

@@ -54,9 +54,10 @@ def _digest(request: dict[str, Any], say: Say) -> dict[str, Any]:
 
 def _unit(request: dict[str, Any], say: Say) -> dict[str, Any]:
     from verify.cases import Case, draw
+    from verify.judging import Judged, judge
     from verify.registry import resolve
     from verify.report.json import verdict_record
-    from verify.runner import Judged, judge, run_cases
+    from verify.runner import run_cases
     from verify.spec import Spec
 
     def one_by_one(spec: Spec, cases: Sequence[Case], selected: Sequence[ModuleType]) -> Iterator[Judged]:

@@ -12,12 +12,13 @@ import numpy as np
 
 from verify import checks as all_checks
 from verify.cases import Case, draw
+from verify.judging import judge
 from verify.power.mutant import Edit
 from verify.power.screen import Prepared, prepare
 from verify.printable import short
+from verify.profiles import case_count
 from verify.programs import StageError
 from verify.records import Status
-from verify.runner import case_count, judge
 from verify.spec import Spec, SpecError
 
 POOL = 96  # inputs that tell whether an edit is a mistake at all: two periods of the drawn sizes and values
