@@ -66,6 +66,8 @@ FAR_SIDE = 2.0**-14  # a derivative that is the limit of both sides is so there,
 KINK_HALVES = 8  # ways of moving one half of the inputs and then the other, to see which kinks are an element's own
 SHARED_KINK = 8.0  # a kink of several elements: what some directions enclose, so many times over, holds every subgradient (a sum over n kinks, n up to 300)
 KINK_JUMP = 1e-3  # a gradient that jumps by this part of itself between the two sides of a point has a kink there
+# and by this part of the array's scale: less is rounding. In float64 an element may be a hundred-millionth of its array's largest, and is still compared.
+KINK_FLOOR = {"float64": 1e-11, "float32": 1e-6, "bfloat16": 1e-6, "float16": 1e-6}
 
 # Cotangents are multiples of 2^-CT_BITS up to 3: combinations of two are exact in the dtype, and a cotangent that is rounded to a coarser one shows.
 CT_BITS = {"float64": 40, "float32": 10, "bfloat16": 3, "float16": 3}

@@ -400,6 +400,20 @@ def test_a_second_derivative_behind_many_kinks_that_no_first_derivative_shows():
     assert check_arrays(wrong, x, w, checks=["second-order", "gradient"]).status is Status.FAIL
 
 
+def test_autodiff_that_is_wrong_where_a_gradient_is_small_beside_the_others():
+    """JAX's derivative of logaddexp(x, 0) by its formula is 0 at x = 0; the limit of both sides says 1/2, here times 1e-7."""
+
+    def primal(x, w):
+        return jnp.logaddexp(x, 0.0) * w
+
+    def of(slope):
+        return rule(primal, lambda x, w: (primal(x, w), (x, w)), lambda r, ct: (ct * slope(r[0]) * r[1], ct * jnp.logaddexp(r[0], 0.0)))
+
+    x, w = jnp.array([0.0, 1.0, 2.0]), jnp.array([1e-7, 1.0, -2.0])
+    assert check_arrays(of(jax.nn.sigmoid), x, w).status is Status.PASS
+    assert check_arrays(of(lambda x: jnp.where(x == 0, 0.7, jax.nn.sigmoid(x))), x, w).status is Status.FAIL
+
+
 def test_an_argument_that_is_minus_infinity_leaves_the_others_judged():
     """As the `initial` of a maximum or of a softmax. Moved by an ulp it stays what it is, and so the noise of the others is known."""
 

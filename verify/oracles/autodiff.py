@@ -233,7 +233,8 @@ def jumps_here(observation: Observation) -> bool:
     if observation.truth is None:
         return False
     around = (
-        sides_in(observation.sides, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(observation.truth["base"]["reference"])
+        sides_in(observation.sides, leaf, want, observation.scale(leaf), observation.reference_limit)
+        for leaf, want in enumerate(observation.truth["base"]["reference"])
     )
     return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around)
 
@@ -254,7 +255,7 @@ def _estimate(
     finite value (not `sound`), a gradient that is not finite is nobody's mistake.
     """
     values, errors = [], []
-    seen = [sides_in(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
+    seen = [sides_in(around, leaf, want, scale, dtype) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
     tie = any(bool(sides.jumps.any()) for sides in seen)
     for want, noise, scale, size, sides, kink in zip(wants, noises, scales, visible, seen, kinks, strict=True):
         singular, jumps = sides.singular & ~kink.wider & ~kink.doubtful, sides.jumps | kink.wider

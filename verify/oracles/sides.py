@@ -13,7 +13,7 @@ import numpy as np
 
 from verify.observation import Observation, sides_of
 from verify.slopes import direction_through
-from verify.tolerance import FAR_SIDE, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEP_RATIO
+from verify.tolerance import FAR_SIDE, KINK_FLOOR, KINK_HALVES, KINK_JUMP, SINGULAR_DRIFT, STEP_RATIO
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def look_around(
     scales: Sequence[float],
 ) -> list[Around]:
     """Half of the elements stay and the others move, then the other half; nothing is computed where the first direction shows no kink."""
-    seen = [sides_in(around, leaf, want, scale) for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))]
+    seen = [
+        sides_in(around, leaf, want, scale, observation.reference_limit)
+        for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True))
+    ]
     found = [
         Around(np.zeros(np.shape(want), bool), s.low, s.high, np.zeros(np.shape(want), bool), np.zeros(np.shape(want), bool))
         for want, s in zip(wants, seen, strict=True)
@@ -91,7 +94,9 @@ def look_around(
             v = [np.where(moves, move, 0.0) for moves, move in zip(half, direction, strict=True)]
             others = sides_of(program, v, diff, observation.rest, cts)
             for leaf, (want, scale) in enumerate(zip(wants, scales, strict=True)):
-                found[leaf] = _widened(found[leaf], seen[leaf], sides_in(others, leaf, want, scale), half[leaf], want)
+                found[leaf] = _widened(
+                    found[leaf], seen[leaf], sides_in(others, leaf, want, scale, observation.reference_limit), half[leaf], want
+                )
     return found
 
 
@@ -117,23 +122,25 @@ def jumps_along(observation: Observation, direction: list[np.ndarray]) -> bool:
     assert observation.exact_program is not None
     around = sides_of(observation.exact_program, direction, observation.diff, observation.rest, observation.cts["base"])
     wants = observation.truth["base"]["reference"]
-    seen = [sides_in(around, leaf, want, observation.scale(leaf)) for leaf, want in enumerate(wants)]
+    seen = [sides_in(around, leaf, want, observation.scale(leaf), observation.reference_limit) for leaf, want in enumerate(wants)]
     return any(bool(sides.jumps.any() or sides.singular.any() or not np.isfinite(sides.low).all()) for sides in seen)
 
 
 def sides_at(observation: Observation, leaf: int) -> Sides:
     """The one-sided gradients at the case's inputs."""
     assert observation.truth is not None
-    return sides_in(observation.sides, leaf, observation.truth["base"]["reference"][leaf], observation.scale(leaf))
+    return sides_in(
+        observation.sides, leaf, observation.truth["base"]["reference"][leaf], observation.scale(leaf), observation.reference_limit
+    )
 
 
-def sides_in(around: Sequence[Any], leaf: int, want: np.ndarray, scale: float) -> Sides:
+def sides_in(around: Sequence[Any], leaf: int, want: np.ndarray, scale: float, dtype: str) -> Sides:
     """A smooth gradient's difference between the sides shrinks with the distance; extrapolated to distance 0 it vanishes. A jump does not."""
     far_ahead, far_behind, ahead, behind = (side[leaf] for side in around)
     with np.errstate(all="ignore"):
         jump = np.abs(STEP_RATIO * (ahead - behind) - (far_ahead - far_behind)) / (STEP_RATIO - 1)
         size = np.maximum(np.maximum(np.abs(ahead), np.abs(behind)), np.abs(want))
-        notable = KINK_JUMP * np.maximum(size, KINK_JUMP * scale)
+        notable = np.maximum(KINK_JUMP * size, KINK_FLOOR[dtype] * scale)
         jumps = jump > notable
         near, far = (ahead + behind) / 2, (far_ahead + far_behind) / 2
         limit = near + (near - far) / (STEP_RATIO**2 - 1)
