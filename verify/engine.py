@@ -37,6 +37,8 @@ class Program:
     def __call__(self, *args: Any) -> Any:
         start = time.perf_counter()
         result = self.run(*args)
+        if isinstance(result, interpreter.Parts):
+            result.seconds = self.seconds
         self.seconds["evaluate"] = self.seconds.get("evaluate", 0.0) + time.perf_counter() - start
         return result
 
@@ -48,7 +50,10 @@ def quick(function: Callable[..., Any], *args: Any, x64: bool = True, traced: An
 
 
 def exact(function: Callable[..., Any], *args: Any, compiled: bool = False) -> Program:
-    """A float64 program for arguments like `args`: interpreted if that is possible and `compiled` does not forbid it."""
+    """A float64 program for arguments like `args`: interpreted if that is possible and `compiled` does not forbid it.
+
+    Interpreted, one that returns a dict of results computes each when it is first read.
+    """
     if compiled:
         return quick(function, *args)
     start = time.perf_counter()
@@ -57,11 +62,18 @@ def exact(function: Callable[..., Any], *args: Any, compiled: bool = False) -> P
     if not interpreter.knows(traced.jaxpr):
         return quick(function, *args, traced=traced)
     seconds = {"trace": time.perf_counter() - start}
+
+    def flat(values: Any) -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
+
+    if isinstance(traced.out_info, dict):
+        parts = interpreter.in_parts(traced.jaxpr, traced.out_info)
+        return Program(run=lambda *values: parts(flat(values)), jaxpr=traced.jaxpr, seconds=seconds)
     tree, evaluate = jax.tree.structure(traced.out_info), interpreter.prepared(traced.jaxpr)
 
     def run(*values: Any) -> Any:
         with np.errstate(all="ignore"):
-            return jax.tree.unflatten(tree, evaluate([np.asarray(leaf) for leaf in jax.tree.leaves(values)]))
+            return jax.tree.unflatten(tree, evaluate(flat(values)))
 
     return Program(run=run, jaxpr=traced.jaxpr, seconds=seconds)
 

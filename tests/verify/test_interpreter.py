@@ -400,3 +400,32 @@ def test_random_compositions_and_their_gradients(seed):
     weights = rng.normal(size=x.shape)
     _, got, want = both(lambda x: (program(x), jax.grad(lambda x: jnp.sum(weights * program(x)))(x)), x)
     assert_same(got, want, tolerance=1e-12, signs=False)
+
+
+def test_results_that_nobody_asks_for_are_not_computed(monkeypatch):
+    computed = []
+    monkeypatch.setattr(
+        interpreter.evaluate,
+        "apply",
+        lambda equation, *rest, apply=interpreter.apply: (computed.append(equation.primitive.name), apply(equation, *rest))[1],
+    )
+
+    def program(x):
+        root = jnp.sqrt(x)
+        return {"root": [root], "both": [jnp.exp(root), jnp.sin(x)], "constant": 2.0 * np.ones(3), "given": x}
+
+    with enable_x64(True):
+        jaxpr, out = jax.make_jaxpr(program, return_shape=True)(POSITIVE)
+    result = interpreter.in_parts(jaxpr, out)([POSITIVE])
+    assert computed == [] and set(result) == {"root", "both", "constant", "given"} and "root" in result and "log" not in result
+    np.testing.assert_array_equal(result["root"][0], np.sqrt(POSITIVE))
+    assert computed == ["sqrt"]
+    np.testing.assert_array_equal(result["both"], [np.exp(np.sqrt(POSITIVE)), np.sin(POSITIVE)])
+    assert sorted(computed) == ["exp", "sin", "sqrt", "sqrt"]
+    result["root"], result["both"]
+    assert len(computed) == 4  # once each
+    np.testing.assert_array_equal(result["constant"], [2.0, 2.0, 2.0])
+    assert result["given"] is POSITIVE and result.seconds["evaluate"] > 0
+    other = interpreter.in_parts(jaxpr, out)([POSITIVE])
+    other["both"], other["root"]
+    assert sorted(computed[4:]) == ["exp", "sin", "sqrt"]  # the root is on the way to both

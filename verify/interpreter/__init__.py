@@ -6,5 +6,20 @@ are made of, their branches and short loops; a program with any other goes to XL
 
 from verify.interpreter.continued import CONTINUED, RULES, BoundaryError
 from verify.interpreter.evaluate import CONTROL, Rules, apply, continues, knows, knows_equation, prepared, run
+from verify.interpreter.parts import Parts, in_parts
 
-__all__ = ["CONTINUED", "CONTROL", "RULES", "BoundaryError", "Rules", "apply", "continues", "knows", "knows_equation", "prepared", "run"]
+__all__ = [
+    "CONTINUED",
+    "CONTROL",
+    "RULES",
+    "BoundaryError",
+    "Parts",
+    "Rules",
+    "apply",
+    "continues",
+    "in_parts",
+    "knows",
+    "knows_equation",
+    "prepared",
+    "run",
+]

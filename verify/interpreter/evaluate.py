@@ -92,9 +92,24 @@ def run(jaxpr: Any, args: Sequence[Any], rules: Rules = RULES) -> list[np.ndarra
     return prepared(jaxpr, rules)(args)
 
 
-def prepared(jaxpr: Any, rules: Rules = RULES) -> Run:
-    """The same as a function of the arrays, for many runs: every variable has its place in a list, and every equation its function."""
+def needed(jaxpr: Any, outputs: Sequence[int]) -> list[int]:
+    """The places of the equations that these outputs (given by place, too) depend on."""
+    jaxpr = _compat.closed(jaxpr).jaxpr
+    wanted, found = {id(jaxpr.outvars[k]) for k in outputs}, []
+    for place in reversed(range(len(jaxpr.eqns))):
+        if any(id(var) in wanted for var in jaxpr.eqns[place].outvars):
+            found.append(place)
+            wanted |= {id(atom) for atom in jaxpr.eqns[place].invars}
+    return found[::-1]
+
+
+def prepared(jaxpr: Any, rules: Rules = RULES, outputs: Sequence[int] | None = None) -> Run:
+    """The same as a function of the arrays, for many runs: every variable has its place in a list, and every equation its function.
+
+    `outputs`: the places of those that are wanted, by default all.
+    """
     jaxpr = _compat.closed(jaxpr)
+    outputs = range(len(jaxpr.jaxpr.outvars)) if outputs is None else outputs
     places: dict[Any, int] = {}
     start: list[Any] = []
 
@@ -110,8 +125,9 @@ def prepared(jaxpr: Any, rules: Rules = RULES) -> Run:
     for var, value in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
         place(var, np.asarray(value))
     given = [place(var) for var in jaxpr.jaxpr.invars]
-    steps = [(_step(e, rules), [place(atom) for atom in e.invars], [place(var) for var in e.outvars]) for e in jaxpr.jaxpr.eqns]
-    results = [place(atom) for atom in jaxpr.jaxpr.outvars]
+    equations = [jaxpr.jaxpr.eqns[k] for k in needed(jaxpr, outputs)]
+    steps = [(_step(e, rules), [place(atom) for atom in e.invars], [place(var) for var in e.outvars]) for e in equations]
+    results = [place(jaxpr.jaxpr.outvars[k]) for k in outputs]
 
     def evaluate(args: Sequence[Any]) -> list[np.ndarray]:
         values = start.copy()
