@@ -71,9 +71,10 @@ def _environment(interpreter: str, jax: str, folder: Path) -> str:
     subprocess.run([interpreter, "-m", "venv", "--clear", str(folder)], check=True)
     own = str(folder / "bin" / "python")
     flax = "flax<0.12" if jax.startswith("0.7") else "flax"
-    subprocess.run(
-        [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"jax=={jax}", flax, "-e", ".[test]"], check=True
-    )
+    wanted = [f"jax=={jax}", flax, "-e", ".[test]"]
+    quickly = [shutil.which("uv") or "uv", "pip", "install", "--quiet", "--python", own, *wanted]
+    if not shutil.which("uv") or subprocess.run(quickly, check=False).returncode:
+        subprocess.run([own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted], check=True)
     return own
 
 

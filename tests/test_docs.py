@@ -25,6 +25,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(\w+)\n(.*?)^```$", re.M | re.S)
 RUN = ("python", "console", "diff")
 PAGES = [p for p in sorted(DOCS.rglob("*.md")) if "generated" not in p.parts and re.search(rf"^```({'|'.join(RUN)})$", p.read_text(), re.M)]
+LONG = ("audit_program", "comparison", "pallas")  # half a minute each or more: read at night
 
 
 def words(text: str) -> list[str]:
@@ -69,7 +70,13 @@ def command(line: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).with_suffix("").as_posix())
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.relative_to(DOCS).with_suffix("").as_posix(), marks=[pytest.mark.nightly] if page.stem in LONG else [])
+        for page in PAGES
+    ],
+)
 def test_blocks_run_and_print_what_the_page_shows(page: Path, folder: Path) -> None:
     namespace: dict = {"__name__": page.stem}
     printed: str | None = None

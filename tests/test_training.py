@@ -133,7 +133,7 @@ def without():
         return block_gradient(a_block)
 
 
-@pytest.mark.parametrize("policy", ["nothing_saveable", "dots_saveable"])
+@pytest.mark.parametrize("policy", [pytest.param("nothing_saveable", marks=pytest.mark.nightly), "dots_saveable"])
 def test_checkpointing_changes_no_gradient(policy, without):
     close(block_gradient(jax.checkpoint(a_block, policy=getattr(jax.checkpoint_policies, policy))), without)
 

@@ -37,7 +37,7 @@ def test_every_operation_is_in_the_table():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
-@every_call
+@each_operation
 def test_each_dtype_against_float64(call, dtype):
     want_value, want_cts = truth(call)
     with enable_x64(dtype == "float64"):

@@ -402,6 +402,7 @@ def command(folder, *arguments):
     )
 
 
+@pytest.mark.nightly
 def test_what_a_program_prints_is_not_lost_when_its_process_is_slow_to_end(folder):
     module = folder / "model.py"
     module.write_text(f"import atexit, time\natexit.register(time.sleep, 5)\n{module.read_text()}")
@@ -496,7 +497,7 @@ SUITE = textwrap.dedent("""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [0, 2])
+@pytest.mark.parametrize("processes", [pytest.param(0, marks=pytest.mark.nightly), 2])
 def test_pytest_reports_each_rule_once(folder, processes):
     (folder / "test_model.py").write_text(SUITE)
     spread = ["-n", "2"] if processes else []

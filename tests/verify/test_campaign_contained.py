@@ -108,6 +108,7 @@ def killing_a_dask_worker(path):
     print(len(units))
 
 
+@pytest.mark.nightly
 def test_a_dask_worker_that_is_killed_loses_no_result(tmp_path):
     pytest.importorskip("distributed", reason="dask is an extra: pip install 'manual-vjp[distributed]'")
     code = "import sys; from tests.verify.test_campaign_contained import *; killing_a_dask_worker(sys.argv[1])"
@@ -123,6 +124,7 @@ def _environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.nightly
 def test_workers_killed_at_random_cost_time_and_no_verdict(tmp_path, inline):
     config, begun, stop, rng = campaign("RIGHT", cases=48), threading.Event(), threading.Event(), random.Random(0)
     killed = []
