@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.numpy.linalg import inv, slogdet, solve
+from jax.scipy.linalg import solve_triangular
 
 from tests.power.entry import entry, pair, rule
 from verify import Arg
@@ -185,6 +186,59 @@ def last_iteration_only(residuals, ct):
     return x_ct * y, x_ct
 
 
+def substituted(a, b, lower=True, unit_diagonal=False):
+    """a x = b of a triangular a, whose diagonal is not read where it is all ones."""
+    return solve_triangular(a, b, lower=lower, unit_diagonal=unit_diagonal)
+
+
+def substituted_rule(reads_diagonal):
+    def backward(lower, unit_diagonal, residuals, ct):
+        a, x = residuals
+        b_ct = solve_triangular(a, ct, lower=lower, trans=1, unit_diagonal=unit_diagonal)
+        below, above = (0, 0) if reads_diagonal or not unit_diagonal else (-1, 1)
+        a_ct = -jnp.outer(b_ct, x)
+        return jnp.tril(a_ct, below) if lower else jnp.triu(a_ct, above), b_ct
+
+    def forward(a, b, lower, unit_diagonal):
+        x = substituted(a, b, lower, unit_diagonal)
+        return x, (a, x)
+
+    made = rule(substituted, forward, backward, static=(2, 3))
+    return lambda a, b, lower=True, unit_diagonal=False: made(a, b, lower, unit_diagonal)
+
+
+def bisected_root(a, y):
+    """x + a x^3 = y."""
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        above = middle + a * middle**3 > y
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    return sum(jax.lax.fori_loop(0, 70, halve, (-jnp.abs(y), jnp.abs(y)))) / 2
+
+
+def root_in_closed_form(a, y):
+    return 2 / jnp.sqrt(3 * a) * jnp.sinh(jnp.arcsinh(1.5 * y * jnp.sqrt(3 * a)) / 3)
+
+
+def root_rule(through_solver):
+    """In the forward the solver itself has no derivative to speak of, and the rule that it belongs to has one."""
+
+    def forward(a, y):
+        x = bisected_root(a, y) if through_solver else made(a, y)
+        return x, (a, x)
+
+    def backward(residuals, ct):
+        a, x = residuals
+        y_ct = ct / (1 + 3 * a * x**2)
+        return -y_ct * x**3, y_ct
+
+    made = rule(bisected_root, forward, backward)
+    return made
+
+
 def regular(rng, sizes, dtype):
     """Far from singular, not symmetric."""
     d = sizes["d"]
@@ -223,4 +277,8 @@ ENTRIES = (
     recurrence_entry("state-after-for-before", state_after),
     entry("last-iteration-only", "dropped term", fixed_point, fixed_point_forward, last_iteration_only, fixed_point_backward,
           {"w": Arg(dims="n", low=0.0, high=0.5), "x": Arg(dims="n")}, "gradient"),
+    pair("cotangent-of-a-diagonal-of-ones", "option", substituted_rule(True), substituted_rule(False), {"a": REGULAR, "b": Arg(dims="d")}, "gradient",
+         trigger=True, options={"lower": (True, False), "unit_diagonal": (False, True)}, **FEW),
+    pair("solver-in-the-forward", "second order", root_rule(True), root_rule(False), {"a": Arg(dims="n", low=0.1, high=2.0), "y": Arg(dims="n")},
+         "second-order", trigger=True, reference=root_in_closed_form, sizes={"n": (1, 8)}, dtypes=("float32",)),
 )  # fmt: skip

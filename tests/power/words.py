@@ -152,6 +152,12 @@ WORDS: dict[str, tuple[str, ...]] = {
     "cholesky-not-symmetrised": ("its symmetric part is right",),
     "trace-not-transposed": ("of a: it is the transpose of the right cotangent", "of b: it is the transpose of the right cotangent"),
     "gradient-not-through-time": ("treats the reference's state, carried from step to step", "as a constant"),
+    "cotangent-of-a-diagonal-of-ones": (
+        "on the diagonal of the last two axes only",
+        "where it should be 0",
+        "only with unit_diagonal=True",
+    ),
+    "solver-in-the-forward": ("In a plain call the rule is right; wrong is its own derivative",),
     "last-iteration-only": ("treats the reference's state, carried from step to step", "as a constant"),
     # cotangent_rules
     "cotangent-averaged": ("as if the upstream cotangent were its mean everywhere",),

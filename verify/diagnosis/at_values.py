@@ -25,7 +25,7 @@ def at_values(cases: Sequence[Evidence], leaf: int) -> str | None:
         return None
     for condition in separating(cases, leaf, wrong):
         if condition.tells(wrong, known):
-            return f"it is wrong exactly where {condition.words}{_there(cases, leaf, wrong)}"
+            return f"it is wrong exactly where {condition.words}{value_there(cases, leaf, wrong)}"
     return None
 
 
@@ -41,7 +41,7 @@ def only_at(cases: Sequence[Evidence], leaf: int) -> str | None:
             either = " or ".join(f"{value + 0.0:.6g}" for value in hit)  # + 0: never "-0"
             everywhere = all(w[np.isin(v, hit)].all() for v, w in zip(values, wrong, strict=True))
             how, rest = ("exactly", "") if everywhere else ("only", ", and not everywhere there")
-            return f"it is wrong {how} where {name} is {either}{_there(cases, leaf, wrong)}{rest}"
+            return f"it is wrong {how} where {name} is {either}{value_there(cases, leaf, wrong)}{rest}"
     return None
 
 
@@ -51,7 +51,7 @@ def in_common(cases: Sequence[Evidence], leaf: int) -> str | None:
     count, total = sum(int(w.sum()) for w in wrong), sum(w.size for w in wrong)
     if count < FEW or count == total:
         return None
-    there = _there(cases, leaf, wrong)
+    there = value_there(cases, leaf, wrong)
     for name, values in _shared(cases, leaf) if count >= SEVERAL else ():
         if values[0].dtype == bool:
             continue
@@ -72,7 +72,7 @@ def _shared(cases: Sequence[Evidence], leaf: int) -> list[tuple[str, list[np.nda
     return [(name, [arrays[name] for arrays in of_case]) for name in of_case[0] if all(name in arrays for arrays in of_case)]
 
 
-def _there(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> str:
+def value_there(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray]) -> str:
     """What the cotangent is where it is wrong, if that is one thing."""
     got, want = (np.concatenate([getattr(e, side)[leaf][w] for e, w in zip(cases, wrong, strict=True)]) for side in ("got", "want"))
     finite = np.isfinite(want)

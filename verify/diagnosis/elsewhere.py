@@ -14,7 +14,7 @@ USUALLY = {
     "linearity": "something in the backward clips, rounds, squares, normalises or takes a sign",
     "zero-cotangent": "it has a term that is not multiplied by the upstream cotangent",
     "repeatability": "it keeps state between calls, or draws a random number that is no argument",
-    "second-order": "the backward treats a residual as a constant (stop_gradient, rounding)",
+    "second-order": "the backward treats a residual as a constant (stop_gradient, rounding), or the forward computes one by a program without a derivative (a solver, in the place of the rule itself)",
     "arguments": "it takes another path when only some arguments are differentiated or some outputs used (`perturbed`, SymbolicZero, a zero cotangent)",
     "sharing": "it compares its arguments by identity, or keeps residuals under it",
     "reuse": "it keeps a residual outside of JAX (a global, an attribute, a cache), which belongs to another call",

@@ -12,7 +12,7 @@ import numpy as np
 from verify.cases import Case, elements
 from verify.diagnosis import fault, patterns
 from verify.diagnosis.as_if import Try, tries
-from verify.diagnosis.at_values import at_values, in_common, only_at
+from verify.diagnosis.at_values import at_values, in_common, only_at, value_there
 from verify.diagnosis.entries import entries
 from verify.diagnosis.evidence import Evidence, Explained, gather, of
 from verify.diagnosis.factors import factor_sentence, factors, varying
@@ -25,6 +25,7 @@ from verify.spec import Spec
 LOOK = "look for what their values share"
 OTHERS = 2  # failing cases that must agree with the first
 RIGHT = 4  # passing cases that are looked at
+SHOWS = 9  # elements from which on a place without a pattern contradicts one that was seen elsewhere
 Pattern = Callable[[Evidence, int], str | None]
 FACTS: tuple[Pattern, ...] = (patterns.ignores_cotangent,)  # true of a case, whatever the others say
 EXACT: tuple[Pattern, ...] = (patterns.conjugate,)  # the whole cotangent is another one: that says more than where its numbers differ
@@ -111,10 +112,11 @@ class Gradient:
         """What the numbers look like."""
         if seen := only_at([self.first, *self.more, *self._right], leaf) or self._pattern(leaf, SHAPE):
             return seen
-        places = [patterns.where(e, leaf) for e in sorted([self.first, *self._telling(leaf)], key=lambda e: -e.want[leaf].size)]
+        telling = sorted([self.first, *self._telling(leaf)], key=lambda e: -e.want[leaf].size)
+        places = [patterns.where(e, leaf) for e in telling if e is telling[0] or e.want[leaf].size >= SHOWS]
         place = places[0]  # of the largest array: in one of two rows, "only the first" and "all but the last" are the same
         if place and all(_alike(other, place) or str(other).startswith(patterns.SINGLE) for other in places[1:]):
-            return place
+            return place + value_there(telling, leaf, [e.wrong_elements(leaf) for e in telling])
         if shared := in_common([self.first, *self.more, *self._right], leaf):
             return shared
         return f"{place}, and others in other cases: {LOOK}" if place else None
