@@ -200,7 +200,10 @@ ATTENTION = {
 
 
 @pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 4])
-@pytest.mark.parametrize(("n", "k", "with_bias"), [(2, 2, False), (4, 2, True)], ids=["plain", "grouped-bias-mask"])
+@pytest.mark.parametrize(
+    ("n", "k", "with_bias"),
+    [pytest.param(2, 2, False, id="plain", marks=pytest.mark.nightly), pytest.param(4, 2, True, id="grouped-bias-mask")],
+)
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention(name, n, k, with_bias, block_size):
     if name == "window" and jax.__version_info__ < (0, 8):

@@ -21,15 +21,10 @@ F64 = 1e-12  # sums of tens of terms in float64: rounding is below 100 * 1.1e-16
 FIRST = {call.name: call for call in reversed(CALLS)}  # of each operation
 
 
-def calls(others: pytest.MarkDecorator) -> pytest.MarkDecorator:
-    """The first call of each operation; the `others` are marked."""
-    return pytest.mark.parametrize(
-        "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else others) for call in CALLS]
-    )
-
-
-every_call = calls(pytest.mark.slow)
-each_operation = calls(pytest.mark.nightly)  # `verify run` beside the tests takes other options through these transformations
+# The first call of each operation; with other options at night, and `verify run` beside the tests takes some of them through these transformations, too.
+each_operation = pytest.mark.parametrize(
+    "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else [pytest.mark.nightly]) for call in CALLS]
+)
 
 
 def test_every_operation_is_in_the_table():
@@ -54,7 +49,7 @@ def test_each_dtype_against_float64(call, dtype):
         assert (error <= bound).all(), f"largest error {np.max(error / bound)} bounds"
 
 
-@every_call
+@each_operation
 def test_mixed_dtypes(call):
     """Each cotangent comes in the dtype of its own argument, and the value in the dtype that the reference gives."""
     names = itertools.cycle(["bfloat16", "float32", "float16"])
@@ -66,7 +61,7 @@ def test_mixed_dtypes(call):
     assert_close((value, cts), want, rtol=8 * float(jnp.finfo("bfloat16").eps))
 
 
-@every_call
+@each_operation
 def test_weak_types_follow_the_reference(call):
     """A weakly typed argument (from Python numbers) does not decide the dtype."""
     args = cast(call.values(), "bfloat16")
@@ -161,7 +156,7 @@ def test_reverse_over_reverse(call):
 
 
 @pytest.mark.parametrize("grad_is", ["outside", "inside"])
-@every_call
+@each_operation
 def test_shard_map_with_replicated_parameters(call, grad_is):
     """Data parallel on 4 devices: gradients equal those on one device, whether the loss or its gradient is what runs on each device."""
     if not call.split:
@@ -196,7 +191,7 @@ def test_shard_map_with_replicated_parameters(call, grad_is):
     assert_close(cts, truth(call)[1], F64)
 
 
-@every_call
+@each_operation
 def test_exports_to_four_platforms(call):
     """The VJP lowers for all platforms on this machine, and the exported program is right where it can run."""
     platforms = ("cpu", "cuda", "rocm", "tpu")
@@ -255,7 +250,7 @@ def test_sizes_zero_and_one(name, shapes):
         np.testing.assert_allclose(g, w, rtol=F64, atol=F64)  # layer_norm of one number has cotangent 0, where relative means nothing
 
 
-@every_call
+@each_operation
 def test_jit_is_not_needed(call):
     """Called without jit, and differentiated without jit."""
     args, positions = cast(call.values(), "float32"), call.floating()
@@ -263,7 +258,7 @@ def test_jit_is_not_needed(call):
     assert_close(loss(args[positions[0]]), truth(call)[1][0], 64 * float(jnp.finfo("float32").eps))
 
 
-@every_call
+@each_operation
 def test_reference_has_no_custom_rule_and_the_operation_has_one(call):
     args = cast(call.values(), "float32")
     assert "custom_" not in str(jax.make_jaxpr(call.reference)(*args))

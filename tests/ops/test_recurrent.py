@@ -92,7 +92,7 @@ def only_bias_of_the_candidate(args):
     return args | {"b_h": np.where(np.arange(3 * H) < 2 * H, 0, args["b_h"])}
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.nightly), True])
 @pytest.mark.parametrize("lengths", [None, (7, 37, 1)], ids=["all", "lengths"])
 @every_layer
 def test_flax(name, lengths, reverse):
@@ -141,8 +141,8 @@ def test_torch_with_packed_sequences(name, lengths):
         ("lstm", 1, None, False),
         ("lstm", 17, 1, False),
         ("lstm", 33, None, True),
-        ("lstm", 7, 100, True),
-        ("gru", 16, 5, False),
+        pytest.param("lstm", 7, 100, True, marks=pytest.mark.nightly),
+        pytest.param("gru", 16, 5, False, marks=pytest.mark.nightly),
         ("rnn", 34, 16, True),
     ],
 )
