@@ -63,7 +63,9 @@ def compat(session: nox.Session) -> None:
                 ready[python, jax] = pool.submit(_environment, interpreter, jax, folder / f"jax-{jax.rstrip('.*')}")
     for (python, jax), environment in ready.items():
         session.log(f"JAX {jax} on Python {python}")
-        session.run(environment.result(), "-m", "pytest", "-n", "2", "-m", "not slow and not nightly", *(session.posargs or FAST), external=True)
+        session.run(
+            environment.result(), "-m", "pytest", "-n", "2", "-m", "not slow and not nightly", *(session.posargs or FAST), external=True
+        )
 
 
 def _environment(interpreter: str, jax: str, folder: Path) -> str:

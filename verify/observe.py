@@ -149,6 +149,12 @@ def _shared(key: tuple[Any, ...], keep: Any, make: Callable[[], Any]) -> Any:
     return found[1]
 
 
+def forget() -> None:
+    """Nothing is shared with what was judged before: a function's rule may have been defined anew since (`f.defvjp` in another cell of a notebook)."""
+    with _lock:
+        _lately.clear()
+
+
 def _traced_once(spec: Spec, call: programs.Call, diff: list[Any], rest: list[Any]) -> programs.Traced:
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in (*diff, *rest))
     bound = (call.diff_slots, call.rest_slots, call.pairs, repr(call.statics), repr(call.tree), repr(call.options))

@@ -14,6 +14,7 @@ from verify.blame import explained
 from verify.cases import SHAPE_CASES, Case, draw
 from verify.checks import finite_difference
 from verify.judging import ENOUGH_FAILURES, Judged, judge, verdict_of
+from verify.observe import forget
 from verify.oracles.agreement import DISAGREE
 from verify.profiles import case_count
 from verify.records import Finding, Status, Verdict
@@ -63,6 +64,7 @@ def run_cases(
 ) -> Verdict:
     """Verify a spec on the given cases, in order."""
     start = time.perf_counter()
+    forget()
     selected = all_checks.select(list(checks) if checks is not None else None)
     all_checks.select(list(spec.known_gaps))
     judged: list[Judged] = []

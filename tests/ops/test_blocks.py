@@ -16,7 +16,7 @@ from verify import Arg, Spec, run
 
 
 @pytest.mark.parametrize("block", [3, pytest.param(7, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize("name", ["layer_norm", pytest.param("rms_norm", marks=pytest.mark.nightly)])
 def test_norms_in_blocks_of_rows_pass_the_verification(name, block):
     """As `verify run` does it, at sizes where the loop has several rounds and a rest."""
 

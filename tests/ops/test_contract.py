@@ -31,7 +31,9 @@ def test_every_operation_is_in_the_table():
     assert {call.name for call in CALLS} == set(SPECS)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param("float64", marks=pytest.mark.slow), "float32", "bfloat16", pytest.param("float16", marks=pytest.mark.nightly)]
+)
 @each_operation
 def test_each_dtype_against_float64(call, dtype):
     want_value, want_cts = truth(call)

@@ -110,7 +110,7 @@ def line_of(function):
     return inspect.getsourcelines(function)[1]
 
 
-@pytest.mark.parametrize("differentiate", [False, True])
+@pytest.mark.parametrize("differentiate", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_wrong_rule_three_levels_deep_is_named_with_its_line(differentiate):
     program = inner(stale)
     (verdict,) = verify.audit(jax.grad(program) if differentiate else program, X, checks=GRADIENT)

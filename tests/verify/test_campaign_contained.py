@@ -72,6 +72,7 @@ def test_whatever_a_unit_does_costs_its_own_row_only(tmp_path, inline):
             assert (rows[unit]) == inline[unit]
 
 
+@pytest.mark.nightly
 def test_any_executor_and_dask_say_what_this_process_says(tmp_path, inline):
     pytest.importorskip("distributed", reason="dask is an extra: pip install 'manual-vjp[distributed]'")
     config = campaign("RIGHT", "WRONG", "LEAVE")

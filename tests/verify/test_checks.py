@@ -13,6 +13,7 @@ from verify import Arg, Spec, Status, checks, run
 from verify.api import check as check_arrays
 from verify.cases import draw
 from verify.judging import judge
+from verify.runner import run_spec
 from verify.spec import SpecError
 
 VECTOR = {"x": Arg(dims="n")}
@@ -338,6 +339,19 @@ def test_where_autodiff_of_the_primal_is_no_derivative_of_its_values():
     assert {finding.check for finding in right.findings if finding.status is Status.SKIP} >= {"gradient", "finite-difference"}
     assert wrong.status is Status.FAIL
     assert {finding.check for finding in wrong.findings if finding.status is Status.FAIL} == {"finite-difference"}
+
+
+def test_a_rule_that_is_defined_anew_is_judged_anew():
+    """As in a notebook: the function is the same object, and its traces in the same thread are not those of the rule that it had before."""
+
+    def here(spec, cases, selected):
+        return (judge(spec, case, selected) for case in cases)
+
+    square = jax.custom_vjp(lambda x: x * x)
+    spec = Spec(name="square", fn=square, args=VECTOR, dtypes=())
+    for factor, status in ((2, Status.PASS), (3, Status.FAIL), (2, Status.PASS)):
+        square.defvjp(lambda x: (x * x, x), lambda x, ct, factor=factor: (factor * x * ct,))
+        assert run_spec(spec, 4, checks=["gradient"], judges=here).status is status
 
 
 def test_the_complex_step_accuses_nobody_where_it_contradicts_the_values():
