@@ -120,6 +120,7 @@ def test_a_crippled_verification_has_survivors():
     assert "SURVIVED plain_linear" in str(power) and "test_power.py:" in str(power) and "more were left out" in str(power)
 
 
+@pytest.mark.nightly
 def test_cases_of_a_single_size_have_survivors():
     power = verify.measure_power(LINEAR, cases=1, limit=40)  # the first case has the size 1 everywhere
     assert power.killed and power.survivors
