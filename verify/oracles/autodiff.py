@@ -264,6 +264,9 @@ def _estimate(
         error = abstain(value, noise_bound(value, noise, scale, dtype), dtype, size)
         error = np.where(singular, np.inf if tie else error + sides.drift, error)
         error = np.where((np.isfinite(want) | sound) & ~kink.doubtful, error, np.inf)
+        with np.errstate(invalid="ignore"):
+            off = np.abs(want - sides.limit)  # below what is notable, and more than the bound
+            error = np.where(~jumps & ~singular & (off > error) & (sides.drift < SINGULAR_DRIFT * off), off + error, error)
         middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + sides.drift
         values.append(np.where(jumps, middle, value))
