@@ -74,8 +74,8 @@ def _environment(interpreter: str, jax: str, folder: Path) -> str:
     own = str(folder / "bin" / "python")
     flax = "flax<0.12" if jax.startswith("0.7") else "flax"
     wanted = [f"jax=={jax}", flax, "-e", ".[test]"]
-    quickly = [shutil.which("uv") or "uv", "pip", "install", "--quiet", "--python", own, *wanted]
-    if not shutil.which("uv") or subprocess.run(quickly, check=False).returncode:
+    uv = shutil.which("uv")
+    if uv is None or subprocess.run([uv, "pip", "install", "--quiet", "--python", own, *wanted], check=False).returncode:
         subprocess.run([own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted], check=True)
     return own
 

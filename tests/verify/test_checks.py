@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.power.corpus import CORPUS
+from tests.power.matrix_rules import bisected_root, root_in_closed_form
 from verify import Arg, Spec, Status, checks, run
 from verify.api import check as check_arrays
 from verify.cases import draw
@@ -357,28 +358,16 @@ def test_a_rule_that_is_defined_anew_is_judged_anew():
 def test_the_complex_step_accuses_nobody_where_it_contradicts_the_values():
     """A bisection narrows a bracket by comparisons: its values follow the root, and its complex step follows the ends of the first bracket."""
 
-    def bisected(a, y):
-        def halve(_, bracket):
-            low, high = bracket
-            middle = (low + high) / 2
-            above = middle + a * middle**3 > y
-            return jnp.where(above, low, middle), jnp.where(above, middle, high)
-
-        return sum(jax.lax.fori_loop(0, 70, halve, (-jnp.abs(y), jnp.abs(y)))) / 2
-
-    def in_closed_form(a, y):
-        return 2 / jnp.sqrt(3 * a) * jnp.sinh(jnp.arcsinh(1.5 * y * jnp.sqrt(3 * a)) / 3)
-
     def verdict(factor):
         def backward(residuals, ct):
             a, x = residuals
             by_y = ct / (1 + factor * a * x**2)
             return -by_y * x**3, by_y
 
-        fn = rule(bisected, lambda a, y: (bisected(a, y), (a, bisected(a, y))), backward)
+        fn = rule(bisected_root, lambda a, y: (bisected_root(a, y), (a, bisected_root(a, y))), backward)
         args = {"a": Arg(dims="n", low=0.1, high=2.0), "y": Arg(dims="n")}
         checks = ["gradient", "finite-difference", "complex-step"]
-        return run(Spec(name="cubic_root", fn=fn, reference=in_closed_form, args=args, dtypes=()), cases=12, checks=checks)
+        return run(Spec(name="cubic_root", fn=fn, reference=root_in_closed_form, args=args, dtypes=()), cases=12, checks=checks)
 
     right, wrong = verdict(3), verdict(2)
     assert right.status is Status.PASS, str(right)
