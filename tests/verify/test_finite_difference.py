@@ -92,6 +92,19 @@ def test_a_kink_near_the_point(side, distance):
     assert abs(value - side) <= error or error > 0.1, f"|x| at {side * distance}: {value} +- {error}"
 
 
+@pytest.mark.parametrize("distance", [*np.geomspace(1e-6, 3e-2, 40)])
+@pytest.mark.parametrize("far", [False, True])
+def test_a_corner_on_a_curve_near_the_point(distance, far):
+    """All steps but the shortest may cross it, and agree with each other as on a smooth function."""
+
+    def function(x):
+        return -735 * math.sin(x) / math.cos(distance) + 42 * abs(x) + (150 * abs(x - distance - 0.02) if far else 0.0)
+
+    value, error = slope(measured(function, -distance))
+    right = -735 - 42 - (150 if far else 0)
+    assert abs(value - right) <= error, f"{value} +- {error}, where {right} is right"
+
+
 @pytest.mark.parametrize("distance", [1e-6, 1e-4, 1e-3, 0.01])
 def test_a_jump_near_the_point(distance):
     value, error = slope(measured(lambda x: math.floor(x) + 0.5 * x, distance))
