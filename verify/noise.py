@@ -147,10 +147,15 @@ def exact_noise(
         least = max(least, tolerance.FLOOR_ULPS * ulp / tolerance.KINK_JUMP)
     alike = functools.partial(jittered_alike, program, case, dtype, diff, rest, ct)
     noise = rounding_noise(truths[0], moved, stress=case.stress, alike=alike, least=least)
-    if case.stress and np.isfinite(ulp):  # what is below an ulp of the terms is nothing but their rounding, even if no moved input shows it
-        below = [max(largest(truth["reference"][i]) for truth in truths) <= ulp for i in range(len(noise))]
-        noise = [np.maximum(own, ulp) if nothing else own for own, nothing in zip(noise, below, strict=True)]
+    if case.stress:
+        noise = _ulp_of_terms(noise, truths, ulp)
     return recomputed(noise, truths, diff) if case.style == "huge" else noise, moved
+
+
+def _ulp_of_terms(noise: list[np.ndarray], truths: Sequence[Result], ulp: float) -> list[np.ndarray]:
+    """What is below an ulp of the terms is nothing but their rounding, even if no moved input shows it."""
+    below = [np.isfinite(ulp) and max(largest(truth["reference"][i]) for truth in truths) <= ulp for i in range(len(noise))]
+    return [np.maximum(own, ulp) if nothing else own for own, nothing in zip(noise, below, strict=True)]
 
 
 def _unlike_a_switch(results: list[list[np.ndarray]], ill: float) -> list[np.ndarray]:
@@ -176,11 +181,12 @@ def recomputed(noise: list[np.ndarray], truths: Sequence[Result], diff: Sequence
 
 
 def low_noise(
-    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result], dtype: str, largest_score: float
+    autodiff: Mapping[str, Result], truth: Mapping[str, Result], moved: list[Result], dtype: str, largest_score: float, terms: float = 0.0
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """How far autodiff in low precision is from the truth at each cotangent, and what moving the inputs does, per leaf and per output.
 
     In float32 at least what recomputing exp(score - output) costs, where scores or output are large: forward-backward in logarithms is no worse an algorithm.
+    `terms` is the size of those that may cancel in a gradient, where they do (saturated rows).
     """
     by_leaf, by_output = (
         [
@@ -196,4 +202,4 @@ def low_noise(
     if dtype == "float32":
         recomputed = tolerance.LOW_ULPS / tolerance.LOW_FACTOR[dtype] * tolerance.EPS[dtype] * largest_score
         by_leaf = [np.maximum(noise, recomputed * np.abs(want)) for noise, want in zip(by_leaf, truth["base"]["reference"], strict=True)]
-    return by_leaf, by_output
+    return _ulp_of_terms(by_leaf, [truth["base"]], tolerance.EPS[dtype] * terms) if terms else by_leaf, by_output

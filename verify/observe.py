@@ -18,7 +18,7 @@ from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.apart import compiled_wrong
 from verify.cases import SHAPE_CASES, Case
-from verify.noise import Result, exact_noise, flushed, jittered, jumping, low_noise, rounding_noise
+from verify.noise import Result, exact_noise, flushed, jittered, jumping, low_noise, rounding_noise, size_of_terms
 from verify.observation import MIX, Measured, Observation, add_seconds, sides_of
 from verify.slopes import slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
@@ -232,7 +232,12 @@ def _measure_low(
         with np.errstate(invalid="ignore"):
             scores = max(map(largest, (*truth["base"]["reference_out"], *map(wide, user))), default=0.0)
             scores = min(scores, tolerance.RECOMPUTED_EXTREME if case.style in EXTREME else tolerance.RECOMPUTED)
-            noise, out_noise = low_noise(autodiff, truth, moved, max(dtypes, key=_eps), scores)
+            terms = (
+                size_of_terms(cts["base"], truth["base"]["reference_out"], [wide(x) for x in user])
+                if case.stress and case.style not in EXTREME
+                else 0.0
+            )
+            noise, out_noise = low_noise(autodiff, truth, moved, max(dtypes, key=_eps), scores, terms)
             noise = [np.full_like(n, np.inf) if jumps else n for n, jumps in zip(noise, jumping(lost, truth["base"]), strict=True)]
     measured = _measured("mixed" if case.dtype == "mixed" else max(dtypes, key=_eps), dtypes, runs, noise, out_noise)
     return replace(measured, autodiff=autodiff, sound=sound)

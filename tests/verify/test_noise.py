@@ -94,3 +94,33 @@ def test_a_value_that_depends_on_how_it_is_compiled_is_asked_for_operation_by_op
     seen = replace(seen, measured=(exact, replace(low, runs={**low.runs, "base": {**low.runs["base"], **fused}})))
     found = {finding.dtype: finding.status for finding in primal.judge(seen)}
     assert found["float32"] is status
+
+
+def attention_of_stored_sum(forward_too: bool) -> Spec:
+    """Probabilities as exp(score - logsumexp), which in 16 bits and of scores of fifty sum to 1.1: in the forward and the backward, or in the backward only."""
+
+    def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return jax.nn.softmax(q @ k.T / q.shape[-1] ** 0.5) @ v
+
+    def forward(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        s = q @ k.T / q.shape[-1] ** 0.5
+        total = jax.nn.logsumexp(s, -1, keepdims=True)
+        out = jnp.exp(s - total) @ v if forward_too else plain(q, k, v)
+        return out, (q, k, v, out, total)
+
+    def backward(residuals: tuple[jax.Array, ...], ct: jax.Array) -> tuple[jax.Array, ...]:
+        q, k, v, out, total = residuals
+        p = jnp.exp(q @ k.T / q.shape[-1] ** 0.5 - total)
+        s_ct = p * (ct @ v.T - (out * ct).sum(-1, keepdims=True)) / q.shape[-1] ** 0.5
+        return s_ct @ k, s_ct.T @ q, p.T @ ct
+
+    rule = jax.custom_vjp(lambda q, k, v: forward(q, k, v)[0])
+    rule.defvjp(forward, backward)
+    return Spec(name="flash-attention", fn=rule, reference=plain, args={"q": Arg("T H"), "k": Arg("S H"), "v": Arg("S E")})
+
+
+@pytest.mark.parametrize(("forward_too", "status"), [(True, Status.PASS), (False, Status.FAIL)])
+def test_what_the_forward_lost_in_16_bits_is_judged_there(forward_too: bool, status: Status) -> None:
+    verdict = replay("flash-attention/7/30", spec=attention_of_stored_sum(forward_too))
+    assert verdict.status is status
+    assert {finding.dtype for finding in verdict.findings if finding.status is Status.FAIL} <= {"bfloat16"}

@@ -40,7 +40,10 @@ def _jump(measured: Slope, k: int, shrinking: bool = True) -> float:
 
     Without `shrinking`, 0 also where the gap at the shorter step is below half of that at the longer one, as those of smooth functions are.
     """
-    (far, near), (gap_far, gap_near) = measured.steps[k - 1 : k + 1], (measured.ahead + measured.behind)[k - 1 : k + 1] / measured.steps[k - 1 : k + 1]
+    (far, near), (gap_far, gap_near) = (
+        measured.steps[k - 1 : k + 1],
+        (measured.ahead + measured.behind)[k - 1 : k + 1] / measured.steps[k - 1 : k + 1],
+    )
     if not shrinking and abs(gap_near) < abs(gap_far) / 2:
         return 0.0
     ratio = far / near
