@@ -250,10 +250,7 @@ def jumps_here(observation: Observation) -> bool:
     """Whether the reference's gradient is another one beside the inputs, however near."""
     if observation.truth is None:
         return False
-    around = (
-        sides_in(observation.sides, leaf, want, observation.scale(leaf), observation.reference_limit)
-        for leaf, want in enumerate(observation.truth["base"]["reference"])
-    )
+    around = (sides_at(observation, leaf) for leaf in range(len(observation.diff)))
     return any(bool(sides.jumps.any() or sides.singular.any()) for sides in around)
 
 
