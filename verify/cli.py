@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -43,7 +44,7 @@ class Cli(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("verify: interrupted", err=True)
+            click.echo("verify: interrupted before there was anything to report", err=True)
             ctx.exit(INTERRUPTED)
         except Exception:
             click.echo(f"verify: internal fault, please report it:\n{traceback.format_exc()}", err=True)
@@ -110,13 +111,23 @@ def run(
     seed = seed if seed is not None else settings.seed or 0
     count = case_count(cases if cases is not None or profile else settings.cases, seed, profile or settings.profile)
     selected = [check.NAME for check in select(checks or settings.checks)]
-    with contextlib.redirect_stdout(sys.stderr), progress_bar(quiet) as advance:  # what the users' functions print is not the report
-        verdicts = []
-        for verdict in _verdicts(specs, count, seed, selected, jobs, advance):
-            verdicts.append(verdict)
-            if len(specs) > 1 and not quiet and not sys.stderr.isatty():  # a log shows how far it is
-                click.echo(f"{clean(verdict.name)} {verdict.status} {verdict.seconds:.1f} s ({len(verdicts)} of {len(specs)})", err=True)
-    asked = {"seed": seed, "cases": count, "checks": selected}
+    start, verdicts, cut = time.perf_counter(), [], False
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        progress_bar(quiet, len(specs), count) as advance,
+    ):  # what functions print is not the report
+        try:
+            for verdict in _verdicts(specs, count, seed, selected, jobs, advance):
+                verdicts.append(verdict)
+                if len(specs) > 1 and not quiet and not sys.stderr.isatty():  # a log shows how far it is
+                    click.echo(
+                        f"{clean(verdict.name)} {verdict.status} {verdict.seconds:.1f} s ({len(verdicts)} of {len(specs)})", err=True
+                    )
+        except KeyboardInterrupt:
+            if not verdicts:
+                raise
+            cut = True
+    asked = {"seed": seed, "cases": count, "checks": selected, "operations": len(specs), "seconds": round(time.perf_counter() - start, 3)}
     command = [
         "run",
         *names,
@@ -126,7 +137,12 @@ def run(
         str(seed),
         *(f"--check={check}" for check in checks or settings.checks or ()),
     ]
-    finish(verdicts, command, asked, written, verbose)
+    if cut:
+        click.echo(
+            f"verify: interrupted after {len(verdicts)} of {len(specs)} operations, which are reported; campaign goes on where it was stopped",
+            err=True,
+        )
+    finish(verdicts, command, asked, written, verbose, status=(lambda report: INTERRUPTED) if cut else None)
 
 
 @main.command()
@@ -254,7 +270,8 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
     try:
         return work()
     except SpecError as error:
-        click.echo(f"verify: {clean(str(error))}", err=True)
+        if not (sys.__stdout__ and sys.__stdout__.isatty()):  # on a terminal the report says it
+            click.echo(f"verify: {clean(str(error))}", err=True)
         finding = Finding(check="structure", status=Status.ERROR, message=str(error))
         return Verdict(name=name, status=Status.ERROR, findings=(finding,))
 

@@ -60,6 +60,7 @@ def explained(name: str, html: bool = False) -> Explained:
 
 
 WIDTH = 80
+TURNS = 8  # drawings of the worked example's values, until no gradient is 0
 
 
 def _explain_check(check: ModuleType) -> str:
@@ -115,12 +116,15 @@ def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Arg]]:
 
 def _example(spec: Spec) -> str:
     """Inputs, output and each cotangent of a scalar loss L: by the rule, by autodiff and by finite differences, with the product that makes it."""
-    case = _example_case(spec)
-    try:
-        call, program, diff, rest, cts = _compiled(spec, case)
-    except programs.StageError as error:
-        raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
-    result = program(diff, rest, cts)
+    for turn in range(1 if spec.example else TURNS):
+        case = _example_case(spec, turn)
+        try:
+            call, program, diff, rest, cts = _compiled(spec, case)
+        except programs.StageError as error:
+            raise SpecError(f"{spec.name}: the {error.stage} cannot be run on an example ({case.describe()}): {error}") from error
+        result = program(diff, rest, cts)
+        if all(np.any(gradient) for gradient in result["reference"]):  # a mask that leaves nothing shows nothing
+            break
     differences = _differences(program, case, diff, rest, cts)
     products_of = _formulas(spec, call, program, case, diff, rest, cts)
     lines = [
@@ -131,6 +135,8 @@ def _example(spec: Spec) -> str:
         )
     ]
     lines += [_matrix(f"  {name} {_shape(value)}", value) for name, value in zip(call.names, diff, strict=True)]
+    others = [(name, value) for name, value in zip(call.call.rest_names, rest, strict=True) if isinstance(value, np.ndarray)]  # no keys
+    lines += [_matrix(f"  {name} {_shape(value)}", value) for name, value in others]
     lines += [_matrix(f"  output {_shape(value)}", value) for value in result["out"]]
     if not spec.example:
         lines += [_matrix(f"  y_ct {_shape(value)}", value) for value in cts]
@@ -181,12 +187,13 @@ def _formulas(
         loose=1e-9,
         slack=[0.0] * len(drawn),
     )
-    return [_how(evidence, value) for value in evidence.want]
+    with np.errstate(invalid="ignore"):  # a mask of infinities times 0
+        return [_how(evidence, value) for value in evidence.want]
 
 
-def _example_case(spec: Spec) -> Case:
+def _example_case(spec: Spec, turn: int) -> Case:
     if not spec.example:
-        return example(spec, sizes=SMALLEST)[0]
+        return example(spec, turn, SMALLEST)[0]
     names = tuple(arguments(spec))
     values = tuple(None if spec.example.get(name) is None else np.asarray(spec.example[name], np.float64) for name in names)
     return Case(
@@ -235,7 +242,7 @@ def _matrix(label: str, value: np.ndarray) -> str:
     if value.ndim > 2 and value.size:
         first = (0,) * (value.ndim - 2)
         label, value = f"{label} at [{', '.join(map(str, first))}]", value[first]
-    rounded = np.round(np.asarray(value, np.float64), 5) + 0.0
+    rounded = np.round(np.asarray(value, np.float64), 5) + 0.0 if value.dtype.kind not in "bi" else value
     text = np.array2string(
         rounded, separator=", ", precision=5, suppress_small=True, threshold=40, edgeitems=2, max_line_width=max(WIDTH - len(label) - 1, 30)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -107,11 +108,25 @@ def _unusable(case: Case, error: StageError) -> Finding:
             f"Give the rule its derivative with {'defjvp(rule)' if 'defjvp' in text else 'defvjp(forward, backward)'} before it is called"
         )
     elif case.sizes:
-        advice = f"The inputs were {case.describe()}. If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"
+        advice = f"The inputs were {case.describe()}. {_one_size(case, text)}If such inputs are not meant to work, say so with sizes=, domain=, dtypes= or args= in the spec"
     else:
-        advice = "The inputs were the given arrays"
+        shapes = ", ".join(
+            f"{name} {np.shape(value)}" for name, value in zip(case.argument_names, case.args, strict=True) if np.ndim(value)
+        )
+        advice = f"The inputs were the given arrays{': ' if shapes else ''}{shapes}"
     message = f"{who} raises {type(error.cause).__name__}{' at ' + line if line else ''}: {text}. {advice}"
     return Finding(check="structure", status=Status.ERROR, message=message, address=case.address)
+
+
+def _one_size(case: Case, text: str) -> str:
+    """Two dimensions whose sizes stand in an error about shapes may be meant to be one."""
+    named: dict[str, list[str]] = {}
+    for name, size in case.sizes.items():
+        named.setdefault(str(size), []).append(name)
+    met = [named[size] for size in dict.fromkeys(re.findall(r"\d+", text)) if size in named]
+    if "shape" not in text or len(met) != 2 or any(len(names) > 1 for names in met):
+        return ""
+    return f"If {met[0][0]} and {met[1][0]} are one size, give them one name in dims. "
 
 
 def verdict_of(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
@@ -123,7 +138,7 @@ def verdict_of(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
     status = merging.status(merged)
     notes = (f"stopped after {ENOUGH_FAILURES} failing cases",) if stopped else ()
     if status in (Status.INCONCLUSIVE, Status.SKIP) and not any(finding.status is Status.INCONCLUSIVE for finding in merged):
-        notes = (*notes, merging.NOTHING_COMPARED)
+        notes = (*notes, merging.NOTHING_COMPARED if merged else merging.NONE_APPLIES)
     return Verdict(
         name=name, status=status, findings=merged, comparisons=sum(f.comparisons for f in merged), cases=len(judged),
         shapes=len({tuple(result.case.sizes.items()) for result in judged}), smallest_detectable=merging.detectable(merged), notes=notes, timings=seconds,

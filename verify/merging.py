@@ -9,6 +9,7 @@ import numpy as np
 
 from verify.records import Finding, Status, Verdict
 
+NONE_APPLIES = "none of the checks that were asked for applies to this operation; verify explain CHECK says what it is for"
 JUDGES = (
     "gradient",
     "precision",

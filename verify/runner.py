@@ -18,7 +18,7 @@ from verify.observe import forget
 from verify.oracles.agreement import DISAGREE
 from verify.profiles import case_count
 from verify.records import Finding, Status, Verdict
-from verify.spec import Spec
+from verify.spec import Spec, SpecError
 
 THREADS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
 NO_DERIVATIVE = "JAX's autodiff of the primal is not the derivative of its values, as finite-difference says of other cases, and nothing else can tell here. Give reference="
@@ -66,7 +66,10 @@ def run_cases(
     start = time.perf_counter()
     forget()
     selected = all_checks.select(list(checks) if checks is not None else None)
-    all_checks.select(list(spec.known_gaps))
+    try:
+        all_checks.select(list(spec.known_gaps))
+    except SpecError as error:
+        raise SpecError(f"{spec.name}: known_gaps: {error}") from None
     judged: list[Judged] = []
     failures = 0
     for result in (judges or in_threads)(spec, cases, selected):

@@ -101,7 +101,7 @@ def parse(dims: str, owner: str = "") -> tuple[Dim, ...]:
 
 def _parse_dim(text: str, owner: str, position: int, dims: str) -> Dim:
     broken = SpecError(
-        f'argument {owner or "?"}: cannot read {text!r} in dims {dims!r}; write for example "n", "3", "kv*r", "*batch", "#n"'
+        f'argument {owner or "?"}: cannot read {text!r} in dims {dims!r}; write for example "n", "3", "kv*r", "n+m", "*batch", "#n"'
     )
     may_be_one = text.startswith("#") or text.startswith("*#")
     body = text.replace("#", "", 1) if may_be_one else text

@@ -56,8 +56,10 @@ def exit_status(report: Report) -> int:
 
 
 @contextlib.contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[[str], Callable[[int, int], None] | None]]:
-    """`advance(name)` gives the callback for one operation. A bar on a terminal, nothing elsewhere."""
+def progress_bar(
+    quiet: bool, operations: int = 1, cases: int | None = None
+) -> Iterator[Callable[[str], Callable[[int, int], None] | None]]:
+    """`advance(name)` gives the callback for one operation, of so many. A bar on a terminal, nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda name: None
         return
@@ -68,7 +70,8 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str], Callable[[int, int], N
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
 
         def advance(name: str) -> Callable[[int, int], None]:
-            task = bar.add_task(clean(name), total=None)
+            place = f" ({len(bar.tasks) + 1} of {operations})" if operations > 1 else ""
+            task = bar.add_task(clean(name) + place, total=cases)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         yield advance

@@ -47,6 +47,20 @@ def first_of_ties(x, ct):
     return (ct[:, None] * jax.nn.one_hot(x.argmax(-1), x.shape[-1], dtype=x.dtype),)
 
 
+def largest_three(x):
+    return jnp.take_along_axis(x, last_of_largest(x), -1)
+
+
+def last_of_largest(x):
+    """Where they are; of equal ones, the last come first, as no other order of equals would name them."""
+    return jnp.argsort(x, axis=-1)[..., :-4:-1]
+
+
+def largest_three_backward(x, ct):
+    rows = jnp.arange(x.shape[0])[:, None]
+    return (jnp.zeros_like(x).at[rows, last_of_largest(x)].set(ct),)
+
+
 def attend(q, k, v):
     return jax.nn.softmax(q @ k.T / q.shape[-1] ** 0.5) @ v
 
@@ -425,6 +439,8 @@ RIGHT = (
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
     right("abs-one-at-zero", of_slope(jnp.abs, abs_slope), argument()),
     right("max-to-first-of-ties", rule(largest, lambda x: (largest(x), x), first_of_ties), argument("n d")),
+    right("last-of-the-largest", rule(largest_three, lambda x: (largest_three(x), x), largest_three_backward), argument("n d"),
+          reference=lambda x: jax.lax.top_k(x, 3)[0], sizes={"d": (3, 40)}),
     right("flash-attention", rule(attend, flash_forward, flash_backward), QKV),
     right("rms-norm-in-float32", rule(rms_in_float32, lambda x: (rms_in_float32(x), x), rms_in_float32_backward), argument("*batch d")),
     right("one-key-of-many-features", rule(attend, flash_forward, flash_backward), NARROW, sizes={"d": (1, 4), "n": (1, 4), "m": (1, 1), "e": (600, 900)}, dtypes=("float32",)),

@@ -78,6 +78,7 @@ impossible = Spec(name="impossible", fn=square, domain=lambda sizes, options: Fa
 bad_domain = Spec(name="bad_domain", fn=square, domain=lambda sizes, options: sizes["rows"] > 1)
 bad_sample = Spec(name="bad_sample", fn=square, args={"x": Arg(dims="n", sample=lambda rng, sizes, dtype: 1 / 0)})
 too_large = Spec(name="too_large", fn=square, args={"x": Arg(dims="1000000000000")})
+def product(x: Float[Array, "n d"], w: Float[Array, "k o"]): return x @ w
 misspelled_gap = Spec(name="misspelled_gap", fn=half, known_gaps={"gradiant": "no reason"})
 """
 
@@ -220,13 +221,33 @@ UNUSABLE = [
     ("bad_sample", ["sample", "ZeroDivisionError"]),
     ("too_large", ["too_large", "large"]),
     ("no_rule", ["defvjp"]),
-    ("misspelled_gap", ["gradiant", 'Did you mean "gradient"?']),
+    ("product", ["raises TypeError", "If d and k are one size, give them one name"]),
+    ("misspelled_gap", ["misspelled_gap: known_gaps:", "gradiant", 'Did you mean "gradient"?']),
 ]
 
 
 @pytest.mark.parametrize(("name", "words"), UNUSABLE, ids=[name for name, _ in UNUSABLE])
 def test_functions_and_specs_that_cannot_be_run(name, words):
     refused(run(f"cli_rules:{name}"), *words)
+
+
+def test_an_interrupted_run_reports_what_it_has(monkeypatch, tmp_path):
+    verdicts = importlib.import_module("verify.cli")._verdicts
+
+    def interrupted(specs, *rest):
+        yield from verdicts({"cli_rules:square": specs["cli_rules:square"]}, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("verify.cli._verdicts", interrupted)
+    result = verify("run", "cli_rules:square", "cli_rules:half", "--cases", 3, "--json", tmp_path / "r.json")
+    assert result.exit_code == 130 and "interrupted after 1 of 2 operations" in result.stderr and "1 PASS" in result.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [verdict["name"] for verdict in report["verdicts"]] == ["cli_rules:square"] and report["run"]["operations"] == 2
+
+
+def test_checks_that_do_not_apply_are_no_verdict_and_it_is_said():
+    result = run("cli_rules:square", "--check", "tangent")
+    assert result.exit_code == 3 and "none of the checks that were asked for applies" in " ".join(result.stdout.split())
 
 
 def test_what_cannot_be_run_is_also_said_on_stderr():

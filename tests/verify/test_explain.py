@@ -1,6 +1,7 @@
 """`verify explain`: the worked example that the project starts from, with each factor's shape, by rule, autodiff and finite differences."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,14 @@ from verify import SpecError
 from verify.checks import ALL
 from verify.explain import explain
 
+KEPT_SUM = """
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def kept_sum(x: Float[Array, "n"], keep: Bool[Array, "n"]) -> Float[Array, ""]:
+    return jnp.where(keep.all(), x, 0).sum()
+"""
 WANT = {
     "x": ("y_ct @ w^T: (3, 2)(2, 2)", [[3, 2], [3, 2], [3, 2]]),
     "w": ("x^T @ y_ct: (2, 3)(3, 2)", [[2, 2], [2, 2]]),
@@ -31,6 +40,14 @@ def test_linear_shows_the_worked_example() -> None:
         assert len(by_source) == 3
         for printed in by_source:
             assert numbers(printed) == np.ravel(want).tolist()
+
+
+def test_the_example_is_one_in_which_every_argument_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kept_sum.py").write_text(KEPT_SUM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = explain("kept_sum:kept_sum").split("Derivation")[0]
+    assert re.search(r"keep \(\d,\) \[.*True", text)
+    assert any(numbers(text.split("autodiff")[1].split("finite")[0]))
 
 
 @pytest.mark.parametrize("name", ["relu", "mlp", "layer_norm", "attention"])

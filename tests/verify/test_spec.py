@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
-from verify import Arg, Spec, SpecError, run
+from verify import Arg, Spec, SpecError, Status, check, run
 
 
 def identity(x):
@@ -132,3 +133,9 @@ def test_a_module_of_a_specs_name_is_not_imported(tmp_path, monkeypatch):
     verdict = run(Spec(name="named_like_a_spec", fn=lambda x: x, reference=lambda x: x, args={"x": Arg(dims="n")}, dtypes=()), cases=2)
     assert verdict and not verdict.installed
     assert not (tmp_path / "named_like_a_spec.ran").exists()
+
+
+def test_example_arrays_without_a_finite_number_are_refused() -> None:
+    with pytest.raises(SpecError, match="check: x holds no finite number"):
+        check(jnp.sin, jnp.full(3, jnp.nan))
+    assert check(jnp.sin, jnp.array([1.0, jnp.nan, 2.0]), checks=["primal"]).status is not Status.FAIL

@@ -146,7 +146,7 @@ def _number(e: Expr, dims: Dims, inside: Inside) -> tuple[str, int]:
 
 def _where(e: Expr, dims: Dims, inside: Inside) -> tuple[str, int]:
     condition, a, b = (inside(arg) for arg in e.args)
-    rows = f"<mtr><mtd>{a}</mtd><mtd><mrow><mtext>if </mtext>{condition}</mrow></mtd></mtr><mtr><mtd>{b}</mtd><mtd><mtext>otherwise</mtext></mtd></mtr>"
+    rows = f"<mtr><mtd>{a}</mtd><mtd><mrow><mtext>if\u00a0</mtext>{condition}</mrow></mtd></mtr><mtr><mtd>{b}</mtd><mtd><mtext>otherwise</mtext></mtd></mtr>"
     return f'<mrow><mo>{{</mo><mtable columnalign="left left">{rows}</mtable></mrow>', SUM
 
 

@@ -48,8 +48,14 @@ def trigger(cases: Sequence[tuple[Case, bool]]) -> str | None:
     for some, which in ((passing, ""), (ordinary, " of ordinary values")):
         for words, holds in _conditions(failing, some) if len(some) >= ENOUGH else ():
             if all(map(holds, failing)) and not any(map(holds, some)):
-                return f"it is wrong only {words} ({len(failing)} failing and {len(some)} passing cases{which} agree)"
+                return f"it is wrong only {words} ({_counted(failing, some)}{which} agree)"
     return _together(failing, passing) or _together(failing, ordinary) or _shared(cases)
+
+
+def _counted(failing: Sequence[Case], passing: Sequence[Case]) -> str:
+    """How many cases say so; a report's other numbers are without the smaller ones that were tried."""
+    smaller = ", smaller ones among them," if any(case.resized for case in (*failing, *passing)) else ""
+    return f"{len(failing)} failing and {len(passing)} passing cases{smaller}"
 
 
 def of_values(sentence: str) -> bool:
@@ -73,7 +79,7 @@ def _together(failing: Sequence[Case], passing: Sequence[Case]) -> str | None:
     if (1 - share) ** len(passing) >= CHANCE:  # too few passing cases to have met all of them together
         return None
     *most, last = [words for words, _ in facts]
-    return f"it is wrong only {', '.join(most)} and {last} ({len(failing)} failing and {len(passing)} passing cases agree)"
+    return f"it is wrong only {', '.join(most)} and {last} ({_counted(failing, passing)} agree)"
 
 
 def _shared(cases: Sequence[tuple[Case, bool]]) -> str | None:

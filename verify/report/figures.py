@@ -152,7 +152,7 @@ def _cases(cases: Sequence[Mapping[str, Any]], unit: str) -> Figure:
     key.append((swatch("faint", "level"), unit))
     largest = {dtype: max(y for _, y in points) for dtype, points in wrong.items()}
     worst = ", ".join(f"{value:.2g} ({dtype})" for dtype, value in largest.items())
-    says = f"Wrong in {count} of {len(cases)} cases. Largest error in units of {unit}: {worst}."
+    says = f"Wrong in {count} of the {len(cases)} cases that the check compared. Largest error in units of {unit}: {worst}."
     return Figure(
         title="Error by size and dtype",
         picture=loglog(

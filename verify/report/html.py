@@ -10,17 +10,18 @@ import base64
 import functools
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from verify.printable import clean
 from verify.records import Status
 from verify.report import figures
-from verify.report.words import NEXT, error_text, explained, next_step, replay
+from verify.report.words import NEXT, elapsed, error_text, explained, next_step, replay
 
 GLYPHS = {
     "FAIL": "✕",
@@ -50,7 +51,7 @@ def render(record: Mapping[str, Any]) -> str:
         columns=columns,
         verdicts=[_verdict(position, verdict, columns) for position, verdict in verdicts],
         comparisons=sum(verdict.get("comparisons", 0) for _, verdict in verdicts),
-        seconds=sum(verdict.get("seconds", 0.0) for _, verdict in verdicts),
+        seconds=elapsed(record.get("run", {}), (verdict.get("seconds", 0.0) for _, verdict in verdicts)),
         glyphs=GLYPHS,
     )
 
@@ -110,7 +111,13 @@ def _template() -> jinja2.Template:
         autoescape=True, finalize=lambda value: "" if value is None else value, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined,
         loader=jinja2.FunctionLoader(lambda name: (files("verify.report") / name).read_text("utf-8")),
     )  # fmt: skip
-    filters: dict[str, Callable[..., str]] = {"number": _number, "caught": _caught, "subscript": _subscript, "replay": replay}
+    filters: dict[str, Callable[..., str]] = {
+        "number": _number,
+        "caught": _caught,
+        "subscript": _subscript,
+        "replay": replay,
+        "ticked": _ticked,
+    }
     environment.filters.update(filters)
     return environment.get_template("page.html")
 
@@ -122,6 +129,11 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {clean(str(key)): _cleaned(item) for key, item in value.items()}
     return [_cleaned(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _ticked(text: str) -> Markup:
+    """What stands between backticks, as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _number(value: float | str | None) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from verify.printable import clean
 from verify.records import Finding, Report, Status, Verdict
-from verify.report.words import error_text, explained, next_step, replay, totals
+from verify.report.words import elapsed, error_text, explained, next_step, replay, totals
 
 COLOURS = {Status.PASS: "green", Status.FAIL: "bold red", Status.INCONCLUSIVE: "yellow", Status.ERROR: "bold magenta", Status.SKIP: "dim"}
 
@@ -155,7 +155,7 @@ def _total(report: Report) -> Text:
     if not report.verdicts:
         return Text("nothing ran: no operation was named or found", style="yellow")
     comparisons = sum(verdict.comparisons for verdict in report.verdicts)
-    seconds = sum(verdict.seconds for verdict in report.verdicts)
+    seconds = elapsed(report.run, (verdict.seconds for verdict in report.verdicts))
     caught = [verdict.smallest_detectable for verdict in report.verdicts if verdict.smallest_detectable is not None]
     sensitivity = f"; a relative error of {max(caught):.1e} in any single element would have been caught" if caught and report else ""
     return Text(f"\n{totals(report)}: {comparisons:,} comparisons in {seconds:.1f} s{sensitivity}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from verify.records import Report, Status
 
@@ -64,6 +66,11 @@ def totals(report: Report) -> str:
     """How many verdicts say what, the worst first: "1 FAIL, 15 PASS"."""
     counts = {status: sum(verdict.status is status for verdict in report.verdicts) for status in reversed(Status)}
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing ran"
+
+
+def elapsed(run: Mapping[str, Any], each: Iterable[float]) -> float:
+    """Seconds of a run from first to last; where it does not say, those of its operations, which may have run at the same time."""
+    return float(run["seconds"]) if "seconds" in run else sum(each)
 
 
 def error_text(value: float | None) -> str:
