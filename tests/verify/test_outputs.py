@@ -139,6 +139,12 @@ def test_a_run_says_what_was_asked_for(tmp_path):
     result = verify("run", "relu", "--cases", 2, "--seed", 7, "--check", "gradient", "--json", path, "--html", tmp_path / "run.html")
     assert result.exit_code == 0, result.output
     run = json.loads(path.read_text())["run"]
-    assert run.pop("date")
-    assert run == {"command": "verify run relu --cases 2 --seed 7 --check=gradient", "seed": 7, "cases": 2, "checks": ["gradient"]}
+    assert run.pop("date") and run.pop("seconds") > 0
+    assert run == {
+        "command": "verify run relu --cases 2 --seed 7 --check=gradient",
+        "seed": 7,
+        "cases": 2,
+        "checks": ["gradient"],
+        "operations": 1,
+    }
     assert run["command"] in (tmp_path / "run.html").read_text()
