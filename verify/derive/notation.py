@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Callable
 
@@ -137,10 +138,18 @@ def _exponent(value: float) -> str:
     return f"{value:g}" if value >= 0 else f"({value:g})"
 
 
-def _bounds(e: Expr, shape: tuple[int, ...]) -> str:
+def _bounds(e: Expr, shape: tuple[int, ...], dims: Dims) -> str:
+    """Bounds by name where the axis's own size is made of the same names: 0:d and d:2*d of 2*d."""
+
+    def bound(position: int, n: int) -> str:
+        text, own = dims.of(position), set(re.findall(r"[A-Za-z_]\w*", dims.of(n)))
+        names = set(re.findall(r"[A-Za-z_]\w*", text))
+        return text if names and names <= own else str(position)
+
     parts = []
     for (start, stop, step), n in zip(e.data, shape, strict=True):
-        parts.append(":" if (start, stop, step) == (0, n, 1) else f"{start}:{stop}" + (f":{step}" if step != 1 else ""))
+        whole = (start, stop, step) == (0, n, 1)
+        parts.append(":" if whole else f"{bound(start, n)}:{bound(stop, n)}" + (f":{step}" if step != 1 else ""))
     return ", ".join(parts)
 
 
@@ -162,8 +171,8 @@ OTHER: dict[str, Callable[[Expr, Dims, list[str]], str]] = {
     "larger": lambda e, dims, args: f"[{args[0]} > {args[1]}]",
     "floated": lambda e, dims, args: f"[{args[0]}]",
     "transpose": lambda e, dims, args: f"{args[0]}^T" if len(e.shape) == 2 and e.args[0].op == "name" else f"transpose({args[0]})",
-    "slice": lambda e, dims, args: f"{args[0]}[{_bounds(e, e.args[0].shape)}]",
-    "scattered": lambda e, dims, args: f"zeros.put([{_bounds(e, e.shape)}], {args[0]})",
+    "slice": lambda e, dims, args: f"{args[0]}[{_bounds(e, e.args[0].shape, dims)}]",
+    "scattered": lambda e, dims, args: f"zeros.put([{_bounds(e, e.shape, dims)}], {args[0]})",
     "jax": lambda e, dims, args: (
         f"{e.data[0].primitive.name}({', '.join(args)})" + (f"[{e.data[1]}]" if len(e.data[0].outvars) > 1 else "")
     ),

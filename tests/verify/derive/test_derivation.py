@@ -115,6 +115,16 @@ def test_a_scan_is_backpropagation_through_time():
         assert line in found
 
 
+def test_the_bounds_of_a_slice_have_names_where_the_axis_has_them():
+    def f(x: Float[Array, "n 2*d"]):
+        half = x.shape[1] // 2
+        return x[:, :half] * x[:, half:] + x[:3, :1]
+
+    found = lines(derive(Spec(name="f", fn=f, sizes={"n": (3, 3)})))
+    assert any("x[:, 0:d]" in line for line in found) and any("x[:, d:2*d]" in line for line in found)
+    assert any("x[:, 0:1]" in line for line in found)
+
+
 def test_a_step_has_the_name_of_the_users_variable():
     def f(x: Float[Array, "n m"], y: Float[Array, "m"]):
         shifted = x - y
