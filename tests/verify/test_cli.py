@@ -394,9 +394,9 @@ def test_every_printed_finding_address_replays():
     ("name", "words"),
     [
         ("raising", ["ValueError", "boom from the backward"]),
-        ("two_cts", ["TypeError"]),
-        ("no_tuple", ["TypeError"]),
-        ("wrong_shape", ["shape"]),
+        ("two_cts", ["the backward returns 2 cotangents for 1 argument;"]),
+        ("no_tuple", ["the backward returns one value that is no tuple for 1 argument"]),
+        ("wrong_shape", ["the backward returns a cotangent of shape () for x, whose shape is ("]),
     ],
 )
 def test_a_rule_that_raises_is_wrong(name, words, rules):

@@ -7,6 +7,7 @@ Cure: end the backward with `.astype(argument.dtype)`.
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def _raised(observation: Observation) -> str:
     cause = observation.raised.cause
     line = user_line(cause)
     text = " ".join(str(cause).split())
+    if said := _returned(text, observation):
+        return said
     where = f" at {line}" if line else ""
     transposing = isinstance(cause, (AssertionError, NotImplementedError)) and observation.call.forward_rules
     cannot = (
@@ -60,6 +63,46 @@ def _raised(observation: Observation) -> str:
         else ""
     )
     return f"the rule raises {type(cause).__name__}{where}: {text[:600]}{cannot}"
+
+
+SHAPES = re.compile(
+    r"at output\[(\d+)\](\S*) the bwd rule produced an output of \S+ \w+\[([\d,]*)\] corresponding to an input of \S+ \w+\[([\d,]*)\]"
+)
+TREES = re.compile(r"bwd output structure PyTreeDef\((.*)\) for primal input structure PyTreeDef\((.*)\)\.")
+
+
+def _returned(text: str, observation: Observation) -> str:
+    """JAX's refusal of what a backward returned (its text is in trees and abstract values) in the words of shapes and arguments; "" for others."""
+    if found := SHAPES.search(text):
+        position, path, *shapes = found.groups()
+        got, want = (tuple(int(n) for n in shape.split(",") if n) for shape in shapes)
+        transposed = ": it is transposed" if got == want[::-1] and len(got) == 2 else ""
+        return f"the backward returns a cotangent of shape {got} for {_argument(int(position), path, observation)}, whose shape is {want}{transposed}"
+    if not (found := TREES.search(text)):
+        return ""
+    returned, arguments = map(_entries, found.groups())
+    if arguments is None or returned == arguments:
+        return ""
+    what = "one value that is no tuple" if returned is None else f"{returned} cotangent{'s' * (returned != 1)}"
+    return f"the backward returns {what} for {arguments} argument{'s' * (arguments != 1)}; wanted a tuple with a cotangent for each, in their order"
+
+
+def _argument(position: int, path: str, observation: Observation) -> str:
+    """The argument that a rule's own call names, where the verified function is that rule."""
+    static = getattr(observation.spec.fn, "nondiff_argnums", None)
+    names = [name for k, name in enumerate(observation.case.argument_names) if k not in (static or ())]
+    return names[position] + path if static is not None and position < len(names) else f"argument {position}{path} of the rule"
+
+
+def _entries(tree: str) -> int | None:
+    """How many entries a tuple has; None for another structure."""
+    if not (tree.startswith("(") and tree.endswith(")")):
+        return None
+    depth, commas = 0, 0
+    for character in tree[1:-1].removesuffix(","):
+        depth += (character in "([{") - (character in ")]}")
+        commas += character == "," and depth == 0
+    return commas + 1 if tree[1:-1] else 0
 
 
 def raised(error: BaseException, most: int = 300) -> str:
