@@ -1,27 +1,22 @@
-"""The logits of attention as tiles: which blocks exist, what is allowed in them, and loops that hold only a few of them at a time.
+"""The logits of attention as tiles: what is allowed in them, and loops that hold only a few of them at a time (`_tile_places`: which there are).
 
 A unit is a batch and a key head, with the rows of all query heads that share it. Arrays of units are (U, blocks, rows of a block, H) for queries and (U, columns, H)
 for keys; a tile is the product of a block of rows, (U, R, H), with one of columns, (U, bs, H), or with two of them where all is allowed: products are faster for it.
 Units go through in groups, and for each group the tiles one after the other.
 """
 
-import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from manual_vjp._rule import dtypes, varied
+from manual_vjp._tile_places import count, places
 
-BLOCK, LEAST = 512, 128  # rows and columns of a tile; the fewest rows when several query heads share a key head
 AT_ONCE = 2  # so many units at a time, and more of them where tiles are small: one for each core of a small machine
-
-WIDE = 2  # blocks of columns of a tile in which all is allowed
 
 Own = tuple[Any, Any, int, int]  # of a group of units: its first batch and key head, and how many of each
 
@@ -36,20 +31,6 @@ class Tile(NamedTuple):
 
 
 Step = Callable[[Any, Tile], Any]  # carry, tile -> carry
-
-
-def block_sizes(query: tuple[int, ...], key: tuple[int, ...], block: int | None) -> tuple[int, int]:
-    """Rows of one head and columns of a tile: near `block`, and such that little is padded."""
-    (t, n, _), (s, k, _) = query[-3:], key[-3:]
-    target = block or BLOCK
-    rows = max(target // max(n // max(k, 1), 1), min(target, LEAST))
-    return _even(t, rows), _even(s, target)
-
-
-def _even(length: int, target: int) -> int:
-    count = max(math.ceil(length / target), 1)
-    size = math.ceil(length / count)
-    return size if count == 1 or target % 8 else math.ceil(size / 8) * 8
 
 
 @dataclass(frozen=True)
@@ -88,19 +69,19 @@ class Tiles:
 
     def rows(self, a: Array) -> Array:
         """(b, T, k * G, H) as (u, blocks, G * bt, H), with u = b * k."""
-        (b, _, n, h), blocks = a.shape, _count(self.t, self.bt)
+        (b, _, n, h), blocks = a.shape, count(self.t, self.bt)
         k = n // max(self.g, 1)
         a = _pad(a.astype(self.compute), 1, blocks * self.bt).reshape(b, blocks, self.bt, k, self.g, h)
         return a.transpose(0, 3, 1, 4, 2, 5).reshape(b * k, blocks, self.g * self.bt, h)
 
     def unrows(self, a: Array, own: Own) -> Array:
-        (b, k), h, blocks = own[2:], a.shape[-1], _count(self.t, self.bt)
+        (b, k), h, blocks = own[2:], a.shape[-1], count(self.t, self.bt)
         a = a.reshape(b, k, blocks, self.g, self.bt, h).transpose(0, 2, 4, 1, 3, 5)
         return a.reshape(b, blocks * self.bt, k * self.g, h)[:, : self.t]
 
     def columns(self, a: Array) -> Array:
         """(b, S, k, H) as (u, blocks * bs, H)."""
-        (b, _, k, h), size = a.shape, _count(self.s, self.bs) * self.bs
+        (b, _, k, h), size = a.shape, count(self.s, self.bs) * self.bs
         return _pad(a.astype(self.compute), 1, size).transpose(0, 2, 1, 3).reshape(b * k, size, h)
 
     def uncolumns(self, a: Array, own: Own) -> Array:
@@ -160,40 +141,14 @@ class Tiles:
 
     def over_tiles(self, step: Step, carry: Any, *like: Array) -> Any:
         """Every tile in which something is allowed: the inner ones first, then those at an edge. `like`: see `_blocks.over_blocks`."""
-        kinds = self._tiles()
+        kinds = places(self.t, self.s, self.bt, self.bs, self.is_causal, self.window)
         if sum(map(len, kinds.values())) == 1:
             ((wide, edge), ((i, j), *_)), *_ = kinds.items()
             return step(carry, Tile(i, j, wide, edge))
         carry = jax.tree.map(lambda leaf: varied(leaf, *like), carry)
-        for (wide, edge), places in kinds.items():
-            carry, _ = jax.lax.scan(lambda held, ij: (step(held, Tile(ij[0], ij[1], wide, edge)), None), carry, jnp.asarray(places))  # noqa: B023
+        for (wide, edge), where in kinds.items():
+            carry, _ = jax.lax.scan(lambda held, ij: (step(held, Tile(ij[0], ij[1], wide, edge)), None), carry, jnp.asarray(where))  # noqa: B023
         return carry
-
-    def _tiles(self) -> dict[tuple[int, bool], list[tuple[int, int]]]:
-        """For each width, and inner or edge, (row block, first column block) of the tiles: inner ones, in which length, causality and window allow all, and edge
-        tiles, in which they allow some."""
-        inner: list[tuple[int, int]] = []
-        edge: list[tuple[int, int]] = []
-        for i in range(_count(self.t, self.bt)):
-            for j in range(_count(self.s, self.bs)):
-                low, high = self._distances(i, j)
-                if low > high:
-                    continue
-                full = (j + 1) * self.bs <= self.s
-                ahead, behind = (0 if self.is_causal else self.s), self.t
-                if self.window is not None:
-                    ahead, behind = min(ahead, self.window[1]), self.window[0]
-                if low > ahead or high < -behind:
-                    continue
-                (inner if full and high <= ahead and low >= -behind else edge).append((i, j))
-        wide, single = _joined(inner)
-        kinds = {(WIDE, False): wide, (1, False): single, (1, True): edge}
-        return {kind: places for kind, places in kinds.items() if places}
-
-    def _distances(self, i: int, j: int) -> tuple[int, int]:
-        """The least and the largest s - t in a tile, without what is padded."""
-        last_row, last_column = min((i + 1) * self.bt, self.t) - 1, min((j + 1) * self.bs, self.s) - 1
-        return j * self.bs - last_row, last_column - i * self.bt
 
     # Inside of a tile
 
@@ -271,18 +226,6 @@ def put_at(a: Array, block: Array, i: Any) -> Array:
     return jax.lax.dynamic_update_index_in_dim(a, block, i, 1)
 
 
-def _joined(tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Those that begin WIDE tiles side by side, joined to one, and those that are left over. Tiles are in the order of rows, then columns, without gaps in a row."""
-    wide: list[tuple[int, int]] = []
-    single: list[tuple[int, int]] = []
-    for _, row in itertools.groupby(tiles, key=lambda tile: tile[0]):
-        places = list(row)
-        joined = len(places) // WIDE * WIDE
-        wide += places[:joined:WIDE]
-        single += places[joined:]
-    return wide, single
-
-
 def _both(allowed: Array | None, condition: Array) -> Array:
     return condition if allowed is None else allowed & condition
 
@@ -290,10 +233,6 @@ def _both(allowed: Array | None, condition: Array) -> Array:
 def _own_lengths(lengths: Array, own: Own) -> Array:
     """(b, 1, 1, 1, 1)."""
     return jax.lax.dynamic_slice_in_dim(lengths, own[0], own[2], allow_negative_indices=False)[:, None, None, None, None]
-
-
-def _count(length: int, size: int) -> int:
-    return max(math.ceil(length / max(size, 1)), 1)
 
 
 def _divisor(number: int, most: int) -> int:
@@ -308,7 +247,7 @@ def _pad(a: Array, axis: int, size: int) -> Array:
 def _padded(a: Array, bt: int, bs: int) -> Array:
     for axis, size in ((3, bt), (4, bs)):
         if a.shape[axis] > 1:
-            a = _pad(a, axis, int(np.ceil(a.shape[axis] / max(size, 1))) * size)
+            a = _pad(a, axis, count(a.shape[axis], size) * size)
     return a
 
 

@@ -30,7 +30,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from manual_vjp._rule import match, require_floating, static_number
-from manual_vjp._tiles import BLOCK, Tiles, at, block_sizes, put_at
+from manual_vjp._tile_places import BLOCK, block_sizes
+from manual_vjp._tiles import Tiles, at, put_at
 from verify.spec import Arg, Spec
 
 Arrays = tuple[Array, Array, Array, Array | None, Array | None, Array | None, Array | None]  # as the arguments of _attention
