@@ -11,7 +11,7 @@ from verify.power.plan import Plan, catching_check
 from verify.power.screen import Prepared
 from verify.values import largest
 
-TRIED = {"float64": 2}  # cases for each cotangent, else 1: more of them would catch smaller errors still
+TRIED = 2  # cases for each cotangent: more of them would catch smaller errors still
 USUAL = "unit"  # the style in which users' dtypes hold values as activations are; at extreme ones little but infinities can be judged there
 NOTABLE = 1e-3  # of the case's largest cotangent: below, a check may rightly look away (the bias of a softmax over one element)
 RUNGS = {"float64": tuple(10.0**-k for k in range(1, 15))}
@@ -30,20 +30,27 @@ def smallest_caught(plan: Plan) -> dict[str, float | None]:
 
 
 def _cases(plan: Plan, path: str, dtype: str) -> list[Prepared]:
-    """The cheapest in float64; in users' dtypes, those of usual values with the most elements, as rounding hides less in many."""
+    """The cheapest in float64; in users' dtypes, those of usual values with the most elements, as rounding hides less in many, and extreme ones last."""
     found = [prepared for prepared in plan.cases if prepared.case.dtype == dtype and _notable(prepared, path)]
     if dtype != "float64":
-        found = [*(p for p in found[::-1] if p.case.style == USUAL), *(p for p in found if p.case.style != USUAL)]
-    return found[: TRIED.get(dtype, 1)]
+        usual = [prepared for prepared in found[::-1] if prepared.case.style == USUAL]
+        found = [*usual, *sorted((p for p in found if p.case.style != USUAL), key=lambda p: p.case.stress)]
+    return found[:TRIED]
 
 
 def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> float:
+    """In float64 of all cases; in users' dtypes of the first that catches any."""
 
-    def caught(size: float) -> bool:
-        spec = mutated(plan.spec, Edit("cotangent", path, relative(size, dtype)))
-        return any(catching_check(spec, prepared.case, plan.selected) for prepared in cases)
+    def last(some: Sequence[Prepared]) -> float:
+        def caught(size: float) -> bool:
+            spec = mutated(plan.spec, Edit("cotangent", path, relative(size, dtype)))
+            return any(catching_check(spec, prepared.case, plan.selected) for prepared in some)
 
-    return _last(RUNGS.get(dtype, COARSE_RUNGS), caught)
+        return _last(RUNGS.get(dtype, COARSE_RUNGS), caught)
+
+    if dtype == "float64":
+        return last(cases)
+    return next((size for one in cases if math.isfinite(size := last([one]))), math.inf)
 
 
 def _notable(prepared: Prepared, path: str) -> bool:

@@ -62,7 +62,7 @@ def render_markdown(powers: Sequence[Power], command: str, environment: Mapping[
         "Every operation's backward pass was broken on purpose, one edit at a time, and verified like any other rule. A mistake is *caught* if the",
         "verification says FAIL. An edit that changes no cotangent on an independent pool of inputs is no mistake, and is not counted.",
         "The last columns: the smallest relative error of one whole cotangent that is caught, the worst over arguments (none: not even half of it in the",
-        "case that was tried). Formulas are judged in float64; low precision is asked for rounding, which in 16 bits is coarse.", "",
+        "cases that were tried). Formulas are judged in float64; low precision is asked for rounding, which in 16 bits is coarse.", "",
         f"Environment: {versions}.", "",
         "| operation | mistakes | caught | rate | survived | no mistakes | left out | " + " | ".join(dtypes) + " | time |",
         "|---|---|---|---|---|---|---|" + "---|" * (len(dtypes) + 1),
@@ -95,6 +95,8 @@ def _summary(power: Power) -> list[str]:
     checks = Counter(mutant.check for mutant in power.killed)
     by = ", ".join(f"{check} {count}" for check, count in checks.most_common())
     smallest = ", ".join(f"{dtype} {_size(size)}" for dtype, size in power.smallest_caught.items())
+    if None in power.smallest_caught.values():
+        smallest += " (none: not even half of it)"
     lines = [f"caught by: {by}"] if by else []
     lines += [f"smallest relative error caught in a cotangent: {smallest}"] if smallest else []
     return [*lines, f"{power.cases} cases, seed {power.seed}; equivalence on {power.pool} other inputs; {power.seconds:.1f} s"]
