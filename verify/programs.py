@@ -21,6 +21,7 @@ import numpy as np
 from verify import _compat
 from verify.cases import Case, Static
 from verify.errors import InternalError
+from verify.signature import parameters
 from verify.spec import FLOAT_DTYPES, Spec, SpecError
 from verify.strip import count_custom_rules, evaluate
 from verify.values import Key
@@ -205,7 +206,7 @@ def _check_arity(spec: Spec, case: Case) -> None:
         except TypeError as error:
             options = f" and options {sorted(case.options)} by keyword" if case.options else ""
             raise SpecError(
-                f"{spec.name}: {role}{signature} cannot be called with the arguments {', '.join(case.argument_names)} by position{options}: {error}"
+                f"{spec.name}: {role}{parameters(signature)} cannot be called with the arguments {', '.join(case.argument_names)} by position{options}: {error}"
             ) from None
 
 

@@ -15,6 +15,12 @@ _ABSTRACT = {"float": "float", "int": "int32", "uint": "uint32", "bool": "bool",
 ANY_NUMBER = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD  # *args, **options
 
 
+def parameters(signature: inspect.Signature) -> str:
+    """A signature without its annotations, which are long: "(x, w, *, axis=-1)"."""
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+
+
 def nearest(word: str, known: typing.Iterable[str]) -> str:
     """A "did you mean" sentence, or nothing.
 

@@ -1,6 +1,7 @@
 """From signatures to arguments: what is read, and what is said of signatures that cannot be read."""
 
 import functools
+import inspect
 from typing import Optional
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num, UInt8
 
 from verify import Arg, Spec, SpecError
-from verify.signature import arguments, nearest
+from verify.signature import arguments, nearest, parameters
 
 
 def read(fn, **more):
@@ -181,3 +182,10 @@ def test_options_of_any_name_are_no_argument():
 
     spec = Spec(name="scaled", fn=scaled, args={"x": Arg(dims="n"), "y": Arg(dims="n")}, options={"scale": (1.0, 2.0)})
     assert list(arguments(spec)) == ["x", "y"]
+
+
+def test_parameters_are_shown_without_their_annotations():
+    def f(x: Float[Array, "n d"], *, axis: int = -1) -> Float[Array, "n"]:
+        return x.sum(axis)
+
+    assert parameters(inspect.signature(f)) == "(x, *, axis=-1)"

@@ -19,7 +19,7 @@ from verify.auditing.listen import Listener, listening
 from verify.auditing.rules import Rule
 from verify.errors import SpecError
 from verify.registry import load_attribute
-from verify.signature import nearest
+from verify.signature import nearest, parameters
 
 DTYPES = {
     "f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64",
@@ -59,16 +59,20 @@ def _by_position(program: Callable[..., Any], target: str, args: list[Any], name
         return tuple(args)
     for name in named:
         if name not in signature.parameters:
-            raise SpecError(f"{target} has no parameter {name!r}.{nearest(name, signature.parameters)} Its parameters: {signature}")
+            raise SpecError(
+                f"{target} has no parameter {name!r}.{nearest(name, signature.parameters)} Its parameters: {parameters(signature)}"
+            )
     try:
         bound = signature.bind(*args, **named)
     except TypeError as error:
         raise SpecError(
-            f"{target}{signature}: {error}; give each array with --arg name=f32[8,128], or all with --args pkg.mod:make_args"
+            f"{target}{parameters(signature)}: {error}; give each array with --arg name=f32[8,128], or all with --args pkg.mod:make_args"
         ) from None
     bound.apply_defaults()
     if bound.kwargs:
-        raise SpecError(f"{target}{signature} takes {', '.join(bound.kwargs)} by keyword only; name a function that passes them")
+        raise SpecError(
+            f"{target}{parameters(signature)} takes {', '.join(bound.kwargs)} by keyword only; name a function that passes them"
+        )
     return bound.args
 
 
