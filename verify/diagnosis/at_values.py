@@ -14,6 +14,7 @@ from verify.diagnosis.evidence import Evidence
 
 FEW = 3  # elements that are right, beside those where a value is exactly 0
 SEVERAL = 6  # wrong elements, of which a sign is no accident
+SHOULD_BE_0 = ", where it should be 0"
 EXACT = 1e-6  # relative spread of a ratio that counts as one number
 
 
@@ -60,6 +61,8 @@ def in_common(cases: Sequence[Evidence], leaf: int) -> str | None:
             told = [not h.all() for h, w in zip(hits, wrong, strict=True) if w.any()]  # where all elements are so, it says nothing
             if all(told) and all(h[w].all() for h, w in zip(hits, wrong, strict=True)):
                 return f"it is wrong only where {name} {words}{there}, and not everywhere there"
+    if there == SHOULD_BE_0:
+        return "it is not 0 in some elements where it should be"
     if not there.startswith(", and "):
         return None
     what = there.removeprefix(", and ").removesuffix(" there")
@@ -84,7 +87,7 @@ def value_there(cases: Sequence[Evidence], leaf: int, wrong: Sequence[np.ndarray
     if not got.any():
         return ", and 0 there"
     if not want.any():
-        return ", where it should be 0"
+        return SHOULD_BE_0
     if not want.all() or not np.isfinite(got).all():
         return ""
     ratio = got / want
