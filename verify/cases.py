@@ -15,19 +15,16 @@ import jax
 import numpy as np
 
 from verify.addresses import format_sizes, size_text
-from verify.domains import LONG, Meeting, admits, along_long_axes, argument_of, belong, combinations_of, override
+from verify.domains import LONG, Meeting, admits, along_long_axes, argument_of, belong, override
 from verify.signature import arguments, nearest
 from verify.sizes import DEFAULT_BOUNDS, Dim, Sizes, bounded_by, count, dimension_names, moderate, parse, schedule
 from verify.spec import COMPLEX_DTYPES, FLOAT_DTYPES, USER_DTYPES, Arg, Spec, SpecError
 from verify.styles import LOW_STRESS, STRESS, STYLES, magnitude
+from verify.turns import SHAPE_CASES, Turns
 from verify.values import draw_values, generator, is_complex
 
 MOST_INDICES = 10  # integers of an argument without bounds are below it
 LARGEST = 2**28  # elements of one argument: 2 GiB in float64
-SHAPE_CASES = 2  # consecutive cases of one shape, with other values: tracing a new shape costs most
-OPTIONS_FIRST = (
-    16  # up to this index, cases of one shape have other options: a cache that forgets them shows. With more combinations always
-)
 LONGEST, LONG_UNSAID = 2048, 512  # a long sum in low precision: as long as the spec allows up to this, or where it says nothing
 FEW = 4  # along the other dimensions of such a case: a sum may run over them, too
 LOW_EVERY, LOW_FIRST = 7, 2  # indices that are also run in one of the spec's dtypes, in turn
@@ -113,7 +110,7 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
             )
     if not any(arg.dtype in ("float", *FLOAT_DTYPES, *COMPLEX_DTYPES) for _, arg in arg_leaves(described)):
         raise SpecError(f"{spec.name}: no argument is floating-point, so there is no derivative to verify; got " + _dtypes_text(described))
-    combinations = combinations_of(spec, [name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional])
+    turns = Turns(spec, seed, [name for name, arg in described.items() if isinstance(arg, Arg) and arg.optional])
     meeting = Meeting(spec, shapes)
     zeros = spec.domain is None and not any(arg.sample for _, arg in arg_leaves(described))  # the user's own functions may know no size 0
     drawn = schedule(
@@ -124,35 +121,26 @@ def draw(spec: Spec, seed: int, indices: range, sizes: Mapping[str, Any] | None 
         meeting.admits,
         zeros,
         list(shapes.values()),
-        many=len(combinations) > OPTIONS_FIRST,
+        many=turns.many,
     )
-
-    def in_turn(index: int) -> list[tuple[dict[str, Any], frozenset[str]]]:
-        """All combinations, the one of this case first."""
-        each = index < OPTIONS_FIRST or len(combinations) > OPTIONS_FIRST
-        block, place = divmod(index if each else index // SHAPE_CASES, len(combinations))
-        order = generator(spec.name, seed, block, "options").permutation(len(combinations))
-        return [combinations[which] for which in (*order[place:], *order[:place])]
 
     shape: Sizes = {}
     for index in range(indices.stop):
         if index % SHAPE_CASES == 0:
             if spec.domain is not None:
-                meeting.begin(in_turn(index)[0][0])
+                meeting.begin(turns.first(index))
             shape = _next(spec, drawn)
-        if index < indices.start:
-            continue
         long = _long(spec, index, plain, shape)
         long = long if long and admits(spec, shapes, long) and moderate(list(shapes.values()), long) else None
         chosen = long or shape
-        # A smaller case keeps the options of the one that it comes from.
         along = along_long_axes(shapes, chosen) if index % 2 == 0 else frozenset()
-        if sizes is not None:
+        options, absent = turns.choose(index, chosen, _dtype_and_style(spec, seed, index)[0], along)
+        if index < indices.start:
+            continue
+        if sizes is not None:  # a smaller case keeps the options of the one that it comes from
             chosen = override(spec, {**chosen}, sizes, plain, variadic)
-            if not admits(spec, shapes, chosen):
+            if not admits(spec, shapes, chosen) or not belong(spec, chosen, options):
                 raise SpecError(f"{spec.name}: the sizes {format_sizes(chosen)} are outside of its domain, or give a negative size")
-        order = sorted(in_turn(index), key=lambda one: bool(one[1] & along))
-        options, absent = next((options, absent) for options, absent in order if belong(spec, chosen, options))
         yield _draw_case(spec, described, seed, index, chosen, options, absent, resized=sizes is not None, long=long is not None)
 
 

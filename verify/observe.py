@@ -17,12 +17,13 @@ import numpy as np
 from verify import engine, programs, tolerance
 from verify._compat import enable_x64, walk
 from verify.apart import compiled_wrong
-from verify.cases import SHAPE_CASES, Case
+from verify.cases import Case
 from verify.noise import Result, exact_noise, flushed, jittered, jumping, low_noise, rounding_noise, size_of_terms
 from verify.observation import MIX, Measured, Observation, add_seconds, sides_of
 from verify.slopes import slopes_along
 from verify.spec import FLOAT_DTYPES, Spec
 from verify.styles import EXTREME
+from verify.turns import SHAPE_CASES
 from verify.values import cast, largest, wide
 
 COMPILED_EVERY = 16  # of so many cases, one shape goes through XLA in float64 even if NumPy could run it

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from verify import checks as all_checks
 from verify.blame import explained
-from verify.cases import SHAPE_CASES, Case, draw
+from verify.cases import Case, draw
 from verify.checks import finite_difference
 from verify.judging import ENOUGH_FAILURES, Judged, judge, verdict_of
 from verify.observe import forget
@@ -19,6 +19,7 @@ from verify.oracles.agreement import DISAGREE
 from verify.profiles import case_count
 from verify.records import Finding, Status, Verdict
 from verify.spec import Spec, SpecError
+from verify.turns import SHAPE_CASES
 
 THREADS = 2  # one traces (Python) while another compiles (XLA, which releases the interpreter lock)
 NO_DERIVATIVE = "JAX's autodiff of the primal is not the derivative of its values, as finite-difference says of other cases, and nothing else can tell here. Give reference="
