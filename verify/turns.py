@@ -5,9 +5,10 @@ What is wrong for two columns and one padding alone is missed by chance where op
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from verify.domains import belong, combinations_of
 from verify.sizes import Sizes
@@ -29,8 +30,13 @@ class Turns:
     def __init__(self, spec: Spec, seed: int, optional: Sequence[str]) -> None:
         self._spec, self._seed = spec, seed
         self._combinations = combinations_of(spec, optional)
-        self._met: Counter[tuple[Any, Any]] = Counter()  # (a small size or a dtype, a combination or a part of one) -> how often
-        self._seen: set[int] = set()
+        parts = [[*map(repr, options.items()), *absent] for options, absent in self._combinations]
+        names = list(dict.fromkeys(part for some in parts for part in some))
+        self._holds = np.array(
+            [[part in some for part in names] for some in parts], int
+        )  # which values and absent arguments, by combination
+        self._met: dict[Any, np.ndarray] = {}  # a small size or a dtype -> how often it has met each combination
+        self._seen = np.zeros(len(parts), bool)
         self._last: int | None = None
 
     @property
@@ -42,27 +48,28 @@ class Turns:
         return self._combinations[self._order(index)[0]][0]
 
     def choose(self, index: int, sizes: Sizes, dtype: str, along: frozenset[str]) -> Combination:
-        """Of the combinations that the sizes allow, the one that these small sizes and this dtype have met least; among equals, the one whose turn it is.
+        """Of the combinations that the sizes allow, first those that no case has had, then the one that these small sizes and this dtype have met least; among equals, the
+        one whose turn it is.
 
         along: optional arguments that are wanted here.
         """
-        marks: list[Any] = [(name, size) for name, size in sizes.items() if isinstance(size, int) and size <= SMALL]
         low = dtype != "float64"
-        if low:
-            marks.append(dtype)
-
-        def met(which: int) -> tuple[bool, bool, int, int, int]:
-            times = [self._met[mark, which] for mark in marks]
-            parts = sum(self._met[mark, part] for mark in marks for part in self._parts(which))
-            return bool(self._combinations[which][1] & along), which in self._seen, -times.count(0), sum(times), parts
-
-        allowed = [which for which in self._order(index) if belong(self._spec, sizes, self._combinations[which][0])]
-        chosen = min(allowed, key=met)
+        marks: list[Any] = [(name, size) for name, size in sizes.items() if isinstance(size, int) and size <= SMALL] + [dtype] * low
+        met = np.array([self._met.setdefault(mark, np.zeros(len(self._combinations), int)) for mark in marks]).reshape(
+            len(marks), len(self._combinations)
+        )
+        allowed = np.array([which for which in self._order(index) if belong(self._spec, sizes, self._combinations[which][0])])
+        new = (met == 0).sum(0)
+        without = np.array([bool(absent & along) for _, absent in self._combinations])
+        parts_met = self._holds @ (met @ self._holds).sum(0)
+        best = np.lexsort([key[allowed] for key in (parts_met, met.sum(0), -new, self._seen, without)])[0]
+        chosen = int(allowed[best])
         same = index % SHAPE_CASES and index >= OPTIONS_FIRST and not (self.many or low or along) and self._last in allowed
-        if same and self._last is not None and not met(chosen)[2]:  # nothing here that is new
+        if same and self._last is not None and not new[chosen]:
             chosen = self._last
-        self._met.update((mark, what) for mark in marks for what in (chosen, *self._parts(chosen)))
-        self._seen.add(chosen)
+        for mark in marks:
+            self._met[mark][chosen] += 1
+        self._seen[chosen] = True
         self._last = chosen
         return self._combinations[chosen]
 
@@ -72,8 +79,3 @@ class Turns:
         block, place = divmod(index if each else index // SHAPE_CASES, len(self._combinations))
         order = generator(self._spec.name, self._seed, block, "options").permutation(len(self._combinations)).tolist()
         return [*order[place:], *order[:place]]
-
-    def _parts(self, which: int) -> Iterator[tuple[str, str]]:
-        options, absent = self._combinations[which]
-        yield from ((name, repr(value)) for name, value in options.items())
-        yield from (("absent", name) for name in absent)
