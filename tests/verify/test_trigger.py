@@ -9,7 +9,7 @@ import pytest
 
 from verify import Arg, Spec
 from verify.cases import Case, draw
-from verify.diagnosis.trigger import trigger
+from verify.diagnosis.trigger import SEVERAL, trigger
 
 SPEC = Spec(
     name="windowed",
@@ -76,3 +76,12 @@ def test_zeros_and_equal_values_are_told_apart_by_small_cases(fails, smaller, sa
     cases = [(case, bool(fails(case.args[0]))) for case in draw(SPEC, 0, range(104)) if case.style != "edges"]
     cases.append((replace(cases[0][0], args=(np.array(smaller),)), True))
     assert said in (trigger(cases) or "")
+
+
+def test_a_style_is_no_trigger_where_other_cases_of_it_pass() -> None:
+    cases = list(draw(SPEC, 0, range(104)))
+    tiny = [case for case in cases if case.style == "tiny"]
+    (smaller,) = draw(SPEC, 0, range(tiny[0].index, tiny[0].index + 1), sizes={"n": 2})
+    outcomes = [*((case, case is tiny[0]) for case in cases), (smaller, True)]
+    assert len(tiny) > SEVERAL and "tiny" not in str(trigger(outcomes))
+    assert "tiny" in str(trigger([(case, case.style == "tiny") for case in cases]))
