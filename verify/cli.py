@@ -112,10 +112,8 @@ def run(
     count = case_count(cases if cases is not None or profile else settings.cases, seed, profile or settings.profile)
     selected = [check.NAME for check in select(checks or settings.checks)]
     start, verdicts, cut = time.perf_counter(), [], False
-    with (
-        contextlib.redirect_stdout(sys.stderr),
-        progress_bar(quiet, len(specs), count) as advance,
-    ):  # what functions print is not the report
+    printed = contextlib.redirect_stdout(sys.stderr)  # what the users' functions print is not the report
+    with printed, progress_bar(quiet, len(specs), count) as advance:
         try:
             for verdict in _verdicts(specs, count, seed, selected, jobs, advance):
                 verdicts.append(verdict)
