@@ -283,7 +283,10 @@ def _estimate(
             off = np.abs(want - sides.limit)  # below what is notable, and more than the bound
             error = np.where(~jumps & ~singular & (off > error) & (sides.drift < SINGULAR_DRIFT * off), off + error, error)
         middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
-        at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + sides.drift
+        drift = np.max(
+            sides.drift, initial=0.0, where=sides.jumps & np.isfinite(sides.drift)
+        )  # of the worst: rounding looks like a kink, too, and still by luck
+        at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + np.maximum(sides.drift, drift)
         values.append(np.where(jumps, middle, value))
         nobody_knows = kink.shared | ~np.isfinite(noise)  # read as 0, the inputs may have another kink
         errors.append(np.where(jumps, np.where(nobody_knows, np.inf, at_jump), error))
