@@ -87,21 +87,22 @@ def passes_in_its_dtypes(spec: Spec, cases: int) -> None:
     assert judged & set(spec.dtypes) or not spec.dtypes  # which of them depends on the sizes: empty arrays are run in float64 alone
 
 
-ONCE_ACCUSED = (  # of what no error-prone sampling meets often: the default run of another seed than 0
-    "recomputed-softmax/2/30",
-    "before-the-activation-right/2/80",
-    "slope-of-a-patched-point-right/2/32",
-    "rms-norm-in-float32/2/94",
-    "one-key-of-many-features/2/65",
-)
+ONCE_ACCUSED = {  # cases of another seed than 0, and what is said of them now, alone
+    "recomputed-softmax/2/30": Status.PASS,
+    "before-the-activation-right/2/80": Status.PASS,
+    "slope-of-a-patched-point-right/2/32": Status.PASS,
+    "rms-norm-in-float32/2/94": Status.PASS,
+    "one-key-of-many-features/2/65": Status.PASS,
+    "complement-of-an-exponential/2/65": Status.INCONCLUSIVE,  # its reference has lost all digits there
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ONCE_ACCUSED)
-def test_case_that_once_accused_a_right_rule_passes(address: str) -> None:
+def test_case_that_once_accused_a_right_rule_does_so_no_more(address: str) -> None:
     specs = {spec.name: spec for spec in (*RIGHT, *(entry.right for entry in CORPUS))}
     verdict = replay(address, spec=specs[parse_address(address)[0]])
-    assert verdict.status is Status.PASS, str(verdict)
+    assert verdict.status is ONCE_ACCUSED[address], str(verdict)
 
 
 def rules(named: Sequence[Entry] | Sequence[Spec], often: int) -> list[object]:

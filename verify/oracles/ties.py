@@ -30,9 +30,10 @@ def apart(
     ):
         return around
     found = list(around)
-    step = SIDE_STEPS[0] * (largest(values[np.isfinite(values)]) or 1.0)
+    typical = largest(values[np.isfinite(values)]) or 1.0
+    steps = [SIDE_STEPS[0] * np.where(x == 0, typical, np.abs(x)) for x in diff]  # no small one leaves its neighbourhood
     for order in _orders(diff):
-        gradient = program([x + step * ranks for x, ranks in zip(diff, order, strict=True)], rest, cts)["reference"]
+        gradient = program([x + step * ranks for x, step, ranks in zip(diff, steps, order, strict=True)], rest, cts)["reference"]
         for leaf, (got, want) in enumerate(zip(gradient, wants, strict=True)):
             one = found[leaf]
             with np.errstate(invalid="ignore"):
