@@ -27,6 +27,7 @@ def test_memory_of_checkpoints():
         assert added == pytest.approx(claim, rel=0.05), name
 
 
+@pytest.mark.nightly
 def test_norms_of_gradients():
     layers = 12
     k = np.arange(layers + 1)

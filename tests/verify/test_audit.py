@@ -264,7 +264,7 @@ def test_a_call_in_its_own_forward_that_nobody_can_differentiate():
     assert "nobody can, was left out: ValueError: no derivative with the sum" in " ".join(verdict.notes)
 
 
-@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("wrong", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_values_at_which_nothing_can_be_told(wrong):
     @jax.custom_vjp
     def volume(matrix):  # of a positive definite matrix; NaN for others, as those that are drawn are
@@ -473,6 +473,7 @@ def program(x):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_rule_that_hangs_or_kills_its_process_costs_only_its_own_verdict(folder):
     (folder / "hostile.py").write_text(HOSTILE)
     done = command(folder, "hostile:program", "--arg", "x=f32[3]", "--check", "gradient", "--timeout", "15", "--json", "out.json")
