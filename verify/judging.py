@@ -136,9 +136,8 @@ def verdict_of(name: str, judged: Sequence[Judged], stopped: bool) -> Verdict:
     for result in judged:
         add_seconds(seconds, result.seconds)
     status = merging.status(merged)
-    notes = (f"stopped after {ENOUGH_FAILURES} failing cases",) if stopped else ()
-    if status in (Status.INCONCLUSIVE, Status.SKIP) and not any(finding.status is Status.INCONCLUSIVE for finding in merged):
-        notes = (*notes, merging.NOTHING_COMPARED if merged else merging.NONE_APPLIES)
+    notes: tuple[str, ...] = (f"stopped after {ENOUGH_FAILURES} failing cases",) if stopped else ()
+    notes += merging.why_nothing(status, merged)
     return Verdict(
         name=name, status=status, findings=merged, comparisons=sum(f.comparisons for f in merged), cases=len(judged),
         shapes=len({tuple(result.case.sizes.items()) for result in judged}), smallest_detectable=merging.detectable(merged), notes=notes, timings=seconds,

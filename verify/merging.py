@@ -64,6 +64,13 @@ def detectable(findings: Iterable[Finding]) -> float | None:
     return min(known) if known else None
 
 
+def why_nothing(verdict: Status, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """A note for a verdict that is undecided although no check is: nothing was compared."""
+    if verdict not in (Status.INCONCLUSIVE, Status.SKIP) or any(finding.status is Status.INCONCLUSIVE for finding in findings):
+        return ()
+    return (NOTHING_COMPARED if findings else NONE_APPLIES,)
+
+
 def merge_verdicts(parts: Sequence[Verdict], checks: Sequence[str]) -> Verdict:
     """One verdict of those on disjoint cases of one operation, in the order of the cases. The first FAIL, else the first of the worst, speaks for all.
 
@@ -72,9 +79,8 @@ def merge_verdicts(parts: Sequence[Verdict], checks: Sequence[str]) -> Verdict:
     findings = merged([finding for part in parts for finding in part.findings], checks)
     verdict = max([status(findings), *(part.status for part in parts if part.status in BAD)], key=lambda status: status.badness)
     speaker = next((part for part in parts if part.status is verdict), parts[0])
-    notes = [note for part in parts for note in part.notes if note != NOTHING_COMPARED]
-    if verdict in (Status.INCONCLUSIVE, Status.SKIP) and not any(finding.status is Status.INCONCLUSIVE for finding in findings):
-        notes.append(NOTHING_COMPARED)
+    notes = [note for part in parts for note in part.notes if note not in (NOTHING_COMPARED, NONE_APPLIES)]
+    notes += why_nothing(verdict, findings)
     timings: dict[str, float] = {}
     for part in parts:
         for phase, seconds in part.timings.items():

@@ -32,9 +32,7 @@ class Turns:
         self._combinations = combinations_of(spec, optional)
         parts = [[*map(repr, options.items()), *absent] for options, absent in self._combinations]
         names = list(dict.fromkeys(part for some in parts for part in some))
-        self._holds = np.array(
-            [[part in some for part in names] for some in parts], int
-        )  # which values and absent arguments, by combination
+        self._holds = np.array([[part in some for part in names] for some in parts], int)  # by combination, its values and absent arguments
         self._met: dict[Any, np.ndarray] = {}  # a small size or a dtype -> how often it has met each combination
         self._seen = np.zeros(len(parts), bool)
         self._last: int | None = None
@@ -55,9 +53,8 @@ class Turns:
         """
         low = dtype != "float64"
         marks: list[Any] = [(name, size) for name, size in sizes.items() if isinstance(size, int) and size <= SMALL] + [dtype] * low
-        met = np.array([self._met.setdefault(mark, np.zeros(len(self._combinations), int)) for mark in marks]).reshape(
-            len(marks), len(self._combinations)
-        )
+        shape = (len(marks), len(self._combinations))
+        met = np.array([self._met.setdefault(mark, np.zeros(shape[1], int)) for mark in marks]).reshape(shape)
         allowed = np.array([which for which in self._order(index) if belong(self._spec, sizes, self._combinations[which][0])])
         new = (met == 0).sum(0)
         without = np.array([bool(absent & along) for _, absent in self._combinations])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 import string
 from collections.abc import Callable
 
 from verify.derive.example import Dims
 from verify.derive.expressions import SILENT, Expr
 from verify.derive.values import FUNCTIONS
+from verify.sizes import parse
 
 LOGIC, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
 INFIX = {"add": (" + ", SUM, SUM), "sub": (" - ", SUM, PRODUCT), "mul": (" * ", PRODUCT, PRODUCT), "div": (" / ", PRODUCT, SIGN)}
@@ -142,9 +142,9 @@ def _bounds(e: Expr, shape: tuple[int, ...], dims: Dims) -> str:
     """Bounds by name where the axis's own size is made of the same names: 0:d and d:2*d of 2*d."""
 
     def bound(position: int, n: int) -> str:
-        text, own = dims.of(position), set(re.findall(r"[A-Za-z_]\w*", dims.of(n)))
-        names = set(re.findall(r"[A-Za-z_]\w*", text))
-        return text if names and names <= own else str(position)
+        text = dims.of(position)
+        (own,), (dim,) = parse(dims.of(n)), parse(text)
+        return text if dim.names and set(dim.names) <= set(own.names) else str(position)
 
     parts = []
     for (start, stop, step), n in zip(e.data, shape, strict=True):

@@ -111,9 +111,8 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
     first = failing[0]
     right, wrong = _shapes(passing), _shapes(failing)
     of_sizes = len(failing) >= ENOUGH and (right >= SHAPES or (right > 1 and math.comb(right + wrong, right) >= WAYS))
-    often = sum(not case.resized for case in failing) >= SEVERAL or any(
-        case.stress for case in passing
-    )  # beside ordinary cases alone, any style is the only one
+    # Beside ordinary cases alone any style of failing ones is the only one, so that it takes several of them.
+    often = sum(not case.resized for case in failing) >= SEVERAL or any(case.stress for case in passing)
     style: list[Condition] = [(STYLES[first.style], lambda case: case.style == first.style)] if first.style in STYLES and often else []
     yield from style if first.style == "edges" else ()  # all of these hold zeros, where the mistake is at another special value, too
     for position, name in enumerate(first.argument_names):

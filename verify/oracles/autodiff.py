@@ -283,9 +283,8 @@ def _estimate(
             off = np.abs(want - sides.limit)  # below what is notable, and more than the bound
             error = np.where(~jumps & ~singular & (off > error) & (sides.drift < SINGULAR_DRIFT * off), off + error, error)
         middle, half = (kink.low + kink.high) / 2, (kink.high - kink.low) / 2
-        drift = np.max(
-            sides.drift, initial=0.0, where=sides.jumps & np.isfinite(sides.drift)
-        )  # of the worst: rounding looks like a kink, too, and still by luck
+        # Of the noisiest kink: rounding looks like one, too, and now and then stays still by luck.
+        drift = np.max(sides.drift, initial=0.0, where=sides.jumps & np.isfinite(sides.drift))
         at_jump = abstain(middle, noise_bound(middle, 0 * middle, scale, dtype), dtype, size) + half + np.maximum(sides.drift, drift)
         values.append(np.where(jumps, middle, value))
         nobody_knows = kink.shared | ~np.isfinite(noise)  # read as 0, the inputs may have another kink
