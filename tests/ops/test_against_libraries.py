@@ -23,14 +23,18 @@ def agree(ours, theirs, *args, positions=None, rtol=TIGHT):
         positions = [k for k, a in enumerate(args) if a is not None and jnp.issubdtype(a.dtype, jnp.floating)]
 
         def run(fn):
-            def of(*floats):
-                full = list(args)
-                for position, value in zip(positions, floats, strict=True):
-                    full[position] = value
-                return fn(*full)
+            @jax.jit  # one program in the place of one for each operation
+            def value_and_gradients(*floats):
+                def of(*floats):
+                    full = list(args)
+                    for position, value in zip(positions, floats, strict=True):
+                        full[position] = value
+                    return fn(*full)
 
-            out, pullback = jax.vjp(of, *(args[k] for k in positions))
-            return out, pullback(jnp.asarray(np.random.default_rng(5).normal(size=out.shape)))
+                out, pullback = jax.vjp(of, *floats)
+                return out, pullback(jnp.asarray(np.random.default_rng(5).normal(size=out.shape)))
+
+            return value_and_gradients(*(args[k] for k in positions))
 
         for got, want in zip(jax.tree.leaves(run(ours)), jax.tree.leaves(run(theirs)), strict=True):
             assert got.shape == want.shape

@@ -43,11 +43,15 @@ def run(fn, args, cts=None):
     """Outputs and the gradient of each argument, in float64."""
     with enable_x64(True):
         args = jax.tree.map(lambda a: jnp.asarray(a, "float64"), args)
-        out, pullback = jax.vjp(jax.jit(fn), args)
-        leaves, tree = jax.tree.flatten(out)
+        leaves, tree = jax.tree.flatten(jax.eval_shape(fn, args))
         cts = cts or [normal(*leaf.shape, seed=50 + k) for k, leaf in enumerate(leaves)]
-        (gradient,) = pullback(jax.tree.unflatten(tree, [jnp.asarray(ct) for ct in cts]))
-        return jax.tree.map(np.asarray, (out, gradient))
+
+        @jax.jit
+        def value_and_gradient(args, cts):
+            out, pullback = jax.vjp(fn, args)
+            return out, *pullback(jax.tree.unflatten(tree, cts))
+
+        return jax.tree.map(np.asarray, value_and_gradient(args, [jnp.asarray(ct) for ct in cts]))
 
 
 def agree(got, want):

@@ -35,7 +35,7 @@ TELLING = ("gradient", "linearity")  # that a mistake is told from, beside the c
 EVERYWHERE = 18  # one entry in so many runs on every JAX version; all on the main one
 CAUGHT = 9  # one wrong rule in so many, the others nightly; `benchmarks/error_rate.py` runs all over five seeds
 TOLD = 72  # one mistake in so many is told in every run, the others nightly: that takes eight times as long as to catch it
-BESIDE, ACCUSED = 64, 12  # one right rule in so many, likewise
+BESIDE, ACCUSED = 110, 12  # one right rule in so many, likewise
 
 
 def entries(often: int, *rest: pytest.MarkDecorator) -> list[object]:
@@ -62,6 +62,7 @@ def until_it_has_failed_a_few_times(spec: Spec, cases: Sequence[Case], selected:
             return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", entries(TOLD, pytest.mark.nightly))
 def test_mistake_is_told_in_the_right_words_and_its_address_shows_it_again(entry: Entry) -> None:
     np.random.seed(0)  # a rule that rounds by chance may give the same bits twice in all of so few elements

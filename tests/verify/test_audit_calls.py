@@ -14,6 +14,8 @@ import verify
 from verify.auditing.collect import collect
 from verify.records import Status
 
+pytestmark = pytest.mark.usefixtures("undiagnosed")
+
 GRADIENT = ["structure", "gradient", "finite-difference"]
 X = jnp.array([0.3, -0.8, 1.7, 0.9])
 

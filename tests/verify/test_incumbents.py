@@ -19,6 +19,8 @@ import verify
 from tests.foreign.rules import honest
 from verify.records import Status
 
+pytestmark = pytest.mark.usefixtures("undiagnosed")
+
 
 def arrays(seed: int, *shapes: int | tuple[int, ...], dtype: Any = jnp.float32) -> list[jax.Array]:
     rng = np.random.default_rng(seed)

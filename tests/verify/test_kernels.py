@@ -11,6 +11,8 @@ from verify.cases import draw
 from verify.checks import ALL
 from verify.judging import judge
 
+pytestmark = pytest.mark.usefixtures("undiagnosed")
+
 
 def made(backward):
     rule = jax.custom_vjp(lambda q, k, v: kernel(q, k, v)[0])
@@ -24,7 +26,7 @@ def spec(backward, **more):
 
 @pytest.mark.parametrize("reference", [attend, pytest.param(None, marks=pytest.mark.nightly)])
 def test_right_kernel_passes_at_every_magnitude(reference):
-    verdict = verify.run(spec(kernel_backward, reference=reference), cases=34)  # each style twice
+    verdict = verify.run(spec(kernel_backward, reference=reference), cases=9)  # each style once
     assert verdict.status is Status.PASS, str(verdict)
     assert any(f.status is Status.SKIP and "too few digits are left" in f.message for f in verdict.findings)
     assert {f.dtype for f in verdict.findings if f.check == "finite-difference" and f.status is Status.PASS} == {"float32"}
@@ -38,7 +40,7 @@ def test_wrong_kernel_fails(reference):
 @pytest.mark.parametrize(("factor", "status"), [pytest.param(1.0, Status.PASS, marks=pytest.mark.nightly), (1.03, Status.FAIL)])
 def test_without_a_reference_small_errors_are_seen_too(factor, status):
     wrong = spec(lambda residuals, ct: tuple(factor * each for each in kernel_backward(residuals, ct)))
-    verdict = verify.run(wrong, cases=17, checks=["finite-difference"])
+    verdict = verify.run(wrong, cases=9, checks=["finite-difference"])
     assert verdict.status is status, str(verdict)
 
 

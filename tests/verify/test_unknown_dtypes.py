@@ -7,6 +7,7 @@ import pytest
 from tests.power.entry import rule
 from verify import Arg, Spec, Status, run
 
+pytestmark = pytest.mark.usefixtures("undiagnosed")
 MATRIX = {"a": Arg(dims="n n", sample=lambda rng, sizes, dtype: rng.normal(size=(sizes["n"], sizes["n"])) + 3 * np.eye(sizes["n"]))}
 SIZES = {"n": (1, 4)}
 
