@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from verify.judging import judge
+from verify.merging import JUDGES
 from verify.power.ends import relative
 from verify.power.mutant import Edit, mutated
-from verify.power.plan import Plan, catching_check
+from verify.power.plan import Plan
 from verify.power.screen import Prepared
 from verify.values import largest
 
@@ -41,10 +43,12 @@ def _cases(plan: Plan, path: str, dtype: str) -> list[Prepared]:
 def _smallest(plan: Plan, path: str, dtype: str, cases: Sequence[Prepared]) -> float:
     """In float64 of all cases; in users' dtypes of the first that catches any."""
 
+    selected = tuple(check for check in plan.selected if check.NAME in JUDGES)  # it is as wrong under every transformation as without
+
     def last(some: Sequence[Prepared]) -> float:
         def caught(size: float) -> bool:
             spec = mutated(plan.spec, Edit("cotangent", path, relative(size, dtype)))
-            return any(catching_check(spec, prepared.case, plan.selected) for prepared in some)
+            return any(judge(spec, prepared.case, selected).failed for prepared in some)
 
         return _last(RUNGS.get(dtype, COARSE_RUNGS), caught)
 
