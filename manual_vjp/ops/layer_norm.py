@@ -8,8 +8,8 @@ Derivation.  drstd = -rstd^3 mean(c dx), hence  dxh = J dx = rstd [dx - mean(dx)
     J is symmetric, term by term (I, 1 1^T / D, xh xh^T / D), so J is its own VJP.
 Backward, with y_ct given and xh_ct = scale y_ct:
     x_ct = rstd [xh_ct - mean(xh_ct) - xh mean(xh xh_ct)]     scale_ct = sum_rows y_ct xh     bias_ct = sum_rows y_ct
-    The sums are products with a vector of the weights or of ones (mean(xh_ct) = y_ct scale / D), which is faster than to form what is summed; those of large
-    arrays are taken in blocks of rows, on CPU.
+    The sums are products with a vector of the weights or of ones (mean(xh_ct) = y_ct scale / D), which is faster than to form what is summed; these and
+    the forward's are taken in blocks of rows where arrays are large, on CPU.
 Validity: no kinks; every eps > 0 (eps = 0 where no row is constant). The variance is taken in two passes, after the mean is removed,
     so a row far from zero keeps its digits. 16-bit inputs compute in float32.
 Residuals: x, which the caller holds, and mean and rstd, two numbers a row (autodiff keeps three arrays of x's size);
@@ -81,13 +81,17 @@ def _layer_norm(x: Array, scale: Array | None, bias: Array | None, eps: float, b
 
 
 def _forward(x: Array, scale: Array | None, bias: Array | None, eps: float, block: int) -> tuple[Array, Residuals]:
-    del block  # the sums of the forward run along rows only: XLA does well
     result, compute = dtypes(x, scale, bias)
-    wide = x.astype(compute)
-    mean = jnp.mean(wide, axis=-1, keepdims=True)
-    centred = wide - mean
-    rstd = jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
-    y = centred * rstd
+
+    def statistics(x):
+        wide = x.astype(compute)
+        mean = jnp.mean(wide, axis=-1, keepdims=True)
+        centred = wide - mean
+        return (mean, jnp.mean(centred * centred, axis=-1, keepdims=True)), ()
+
+    (mean, variance), _ = in_blocks(statistics, (x,), block)  # a block is in the cache when its mean is known
+    rstd = jax.lax.rsqrt(variance + eps)
+    y = (x.astype(compute) - mean) * rstd
     y = y if scale is None else y * scale.astype(compute)
     y = y if bias is None else y + bias.astype(compute)
     return y.astype(result), (x, mean, rstd, scale, bias)

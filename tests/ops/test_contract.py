@@ -32,7 +32,13 @@ def test_every_operation_is_in_the_table():
 
 
 @pytest.mark.parametrize(
-    "dtype", [pytest.param("float64", marks=pytest.mark.slow), "float32", "bfloat16", pytest.param("float16", marks=pytest.mark.nightly)]
+    "dtype",
+    [
+        pytest.param("float64", marks=pytest.mark.slow),
+        "float32",
+        pytest.param("bfloat16", marks=pytest.mark.slow),
+        pytest.param("float16", marks=pytest.mark.nightly),
+    ],
 )
 @each_operation
 def test_each_dtype_against_float64(call, dtype):

@@ -97,7 +97,7 @@ def only_bias_of_the_candidate(args):
 
 
 @pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.nightly), True])
-@pytest.mark.parametrize("lengths", [None, (7, 37, 1)], ids=["all", "lengths"])
+@pytest.mark.parametrize("lengths", [pytest.param(None, marks=pytest.mark.nightly), (7, 37, 1)], ids=["all", "lengths"])
 @every_layer
 def test_flax(name, lengths, reverse):
     """T = 37: a short block and two full ones."""

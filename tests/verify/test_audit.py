@@ -498,7 +498,7 @@ SUITE = textwrap.dedent("""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [pytest.param(0, marks=pytest.mark.nightly), 2])
+@pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_pytest_reports_each_rule_once(folder, processes):
     (folder / "test_model.py").write_text(SUITE)
     spread = ["-n", "2"] if processes else []

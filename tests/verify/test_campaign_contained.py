@@ -200,6 +200,7 @@ def _fields(config):
     return {name: getattr(config, name) for name in config.__struct_fields__}
 
 
+@pytest.mark.nightly
 def test_interrupted_twice_it_ends_at_once_and_takes_its_workers_with_it(tmp_path):
     (tmp_path / "c.toml").write_text(f'specs = ["{HERE}:SLEEP"]\ncases = 1\n')
     command = [

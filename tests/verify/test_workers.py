@@ -97,6 +97,7 @@ def test_a_process_that_dies_costs_its_own_operation_only() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_process_that_died_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     (verdict,) = verdicts(ONCE)
@@ -112,6 +113,7 @@ SLOW = Spec(name=f"{__name__}:SLOW", fn=slow, args=ARGS)
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_time_of_an_operation_is_that_of_its_work_and_not_of_the_wait_for_it() -> None:
     with Workers(1) as workers:
         for spec in (RIGHT, SLOW):
