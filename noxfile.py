@@ -64,7 +64,17 @@ def compat(session: nox.Session) -> None:
     for (python, jax), environment in ready.items():
         session.log(f"JAX {jax} on Python {python}")
         session.run(
-            environment.result(), "-m", "pytest", "-n", "2", "-m", "not slow and not nightly", *(session.posargs or FAST), external=True
+            environment.result(),
+            "-m",
+            "pytest",
+            "-n",
+            "2",
+            "--dist",
+            "loadgroup",
+            "-m",
+            "not slow and not nightly",
+            *(session.posargs or FAST),
+            external=True,
         )
 
 

@@ -21,10 +21,14 @@ F64 = 1e-12  # sums of tens of terms in float64: rounding is below 100 * 1.1e-16
 FIRST = {call.name: call for call in reversed(CALLS)}  # of each operation
 
 
-# The first call of each operation; with other options at night, and `verify run` beside the tests takes some of them through these transformations, too.
-each_operation = pytest.mark.parametrize(
-    "call", [pytest.param(call, id=str(call), marks=[] if call is FIRST[call.name] else [pytest.mark.nightly]) for call in CALLS]
-)
+def marks(call: Call) -> list[pytest.MarkDecorator]:
+    """The first call of each operation runs always; with other options at night, and `verify run` beside the tests takes some of them through these transformations,
+    too. One process runs all tests of an operation: its truth is compiled once.
+    """
+    return [pytest.mark.xdist_group(call.name), *([] if call is FIRST[call.name] else [pytest.mark.nightly])]
+
+
+each_operation = pytest.mark.parametrize("call", [pytest.param(call, id=str(call), marks=marks(call)) for call in CALLS])
 
 
 def test_every_operation_is_in_the_table():
