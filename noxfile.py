@@ -16,6 +16,7 @@ nox.options.sessions = ["check", "test"]
 nox.options.default_venv_backend = "none"
 JAX = {"3.11": "0.7.2", "3.13": "0.12.*"}  # Colab's, and the newest; the version in between is the one of this environment
 
+TWO = ["-n", "2", "--dist", "loadgroup"]  # processes; a group of tests that share work stays in one
 FAST = ["tests/ops/test_contract.py", "tests/power"]  # every operation under every transformation, and some of every kind of mistake
 
 
@@ -30,7 +31,7 @@ def check(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests."""
-    session.run(sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *session.posargs)
+    session.run(sys.executable, "-m", "pytest", *TWO, *session.posargs)
 
 
 @nox.session
@@ -63,19 +64,8 @@ def compat(session: nox.Session) -> None:
                 ready[python, jax] = pool.submit(_environment, interpreter, jax, folder / f"jax-{jax.rstrip('.*')}")
     for (python, jax), environment in ready.items():
         session.log(f"JAX {jax} on Python {python}")
-        session.run(
-            environment.result(),
-            "-m",
-            "pytest",
-            "-n",
-            "2",
-            "--dist",
-            "loadgroup",
-            "-m",
-            "not slow and not nightly",
-            *(session.posargs or FAST),
-            external=True,
-        )
+        own = environment.result()
+        session.run(own, "-m", "pytest", *TWO, "-m", "not slow and not nightly", *(session.posargs or FAST), external=True)
 
 
 def _environment(interpreter: str, jax: str, folder: Path) -> str:
