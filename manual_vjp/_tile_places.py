@@ -3,18 +3,36 @@
 import itertools
 import math
 
-BLOCK, LEAST = 512, 128  # rows and columns of a tile; the fewest rows when several query heads share a key head
+COST = {512: 1.0, 256: 1.3, 128: 1.7}  # by rows and columns of a tile, the time of one of its elements: smaller products, more steps
+LEAST = 128  # the fewest rows when several query heads share a key head
 WIDE = 2  # blocks of columns of a tile in which all is allowed: products are faster for it
 
 Place = tuple[int, int]  # block of rows, first block of columns
 
 
-def block_sizes(query: tuple[int, ...], key: tuple[int, ...], block: int | None) -> tuple[int, int]:
-    """Rows of one head and columns of a tile: near `block`, and such that little is padded."""
+def block_sizes(
+    query: tuple[int, ...], key: tuple[int, ...], is_causal: bool, window: tuple[int, int] | None, block: int | None
+) -> tuple[tuple[int, int], int]:
+    """Rows of one head and columns of a tile: near `block`, and such that little is padded; and `block`, or what is fast in its place.
+
+    Small tiles leave out more of what causality and a window forbid.
+
+    >>> [block_sizes((n, 8, 64), (n, 8, 64), True, window, None) for n, window in ((2048, None), (512, None), (2048, (256, 0)))]
+    [((512, 512), 512), ((256, 256), 256), ((128, 128), 128)]
+    """
     (t, n, _), (s, k, _) = query[-3:], key[-3:]
-    target = block or BLOCK
-    rows = max(target // max(n // max(k, 1), 1), min(target, LEAST))
-    return _even(t, rows), _even(s, target)
+
+    def sizes(target: int) -> tuple[int, int]:
+        rows = max(target // max(n // max(k, 1), 1), min(target, LEAST))
+        return _even(t, rows), _even(s, target)
+
+    def time(target: int) -> float:
+        bt, bs = sizes(target)
+        tiles = sum(len(_columns(i, t, s, bt, bs, *_reach(t, s, is_causal, window))) for i in range(count(t, bt)))
+        return COST[target] * tiles * bt * bs
+
+    target = block or min(COST, key=time)
+    return sizes(target), target
 
 
 def _even(length: int, target: int) -> int:
@@ -37,20 +55,29 @@ def places(t: int, s: int, bt: int, bs: int, is_causal: bool, window: tuple[int,
     """
     inner: list[Place] = []
     edge: list[Place] = []
-    ahead, behind = (0 if is_causal else s), t
-    if window is not None:
-        ahead, behind = min(ahead, window[1]), window[0]
+    ahead, behind = _reach(t, s, is_causal, window)
     for i in range(count(t, bt)):
-        for j in range(count(s, bs)):
+        for j in _columns(i, t, s, bt, bs, ahead, behind):
             last_row, last_column = min((i + 1) * bt, t) - 1, min((j + 1) * bs, s) - 1  # without what is padded
             low, high = j * bs - last_row, last_column - i * bt  # the least and the largest column - row
-            if low > high or low > ahead or high < -behind:
-                continue
             whole = (j + 1) * bs <= s and high <= ahead and low >= -behind
             (inner if whole else edge).append((i, j))
     wide, single = _joined(inner)
     kinds = {(WIDE, False): wide, (1, False): single, (1, True): edge}
     return {kind: tiles for kind, tiles in kinds.items() if tiles}
+
+
+def _reach(t: int, s: int, is_causal: bool, window: tuple[int, int] | None) -> tuple[int, int]:
+    """How far ahead of its own place, and how far behind, a row may look."""
+    ahead = 0 if is_causal else s
+    return (ahead, t) if window is None else (min(ahead, window[1]), window[0])
+
+
+def _columns(i: int, t: int, s: int, bt: int, bs: int, ahead: int, behind: int) -> range:
+    """The blocks of columns in which something is allowed for a block of rows."""
+    first_row, last_row = i * bt, min((i + 1) * bt, t) - 1
+    first, last = max(first_row - behind, 0), min(last_row + ahead, s - 1)
+    return range(first // max(bs, 1), last // max(bs, 1) + 1) if first_row <= last_row and first <= last else range(0)
 
 
 def _joined(tiles: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

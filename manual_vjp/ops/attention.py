@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from manual_vjp._rule import match, require_floating, static_number
-from manual_vjp._tile_places import BLOCK, block_sizes
+from manual_vjp._tile_places import block_sizes
 from manual_vjp._tiles import Tiles, at, put_at
 from verify.spec import Arg, Spec
 
@@ -100,8 +100,8 @@ def attention(
         )
     if block_size is not None and block_size < 1:
         raise ValueError(f"attention: block_size is {block_size}, wanted at least 1, or None")
-    blocks = block_sizes(jnp.shape(query), jnp.shape(key), block_size)
-    static = scale, bool(is_causal), None if window is None else tuple(window), blocks, block_size or BLOCK
+    window = None if window is None else (int(window[0]), int(window[1]))
+    static = scale, bool(is_causal), window, *block_sizes(jnp.shape(query), jnp.shape(key), bool(is_causal), window, block_size)
     return _compiled(query, key, value, bias, mask, query_seq_lengths, key_value_seq_lengths, static)
 
 
