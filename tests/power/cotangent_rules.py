@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import expm
 
 from tests.power.entry import argument, entry
+from verify import Arg
 
 
 def sine_forward(x):
@@ -79,6 +81,19 @@ def sum_entry(name, wrong, check):
     return entry(name, "cotangent", flat_sum, flat_sum_forward, wrong, flat_sum_backward, argument("n d"), check)
 
 
+def by_a_block(a, ct):
+    """The derivative of exp is a block of exp of a larger matrix, which JAX gives up to compute (NaN) where its norm is above 3e5."""
+    n = len(a)
+    larger = jnp.block([[a.T, ct], [jnp.zeros_like(a), a.T]])
+    return (expm(larger)[:n, n:],)
+
+
+def by_a_block_of_its_size(a, ct):
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(ct)))
+    size = jnp.where(size > 0, size, 1)
+    return (size * by_a_block(a, ct / size)[0],)
+
+
 ENTRIES = (
     sine_entry("cotangent-averaged", of(lambda ct: jnp.full_like(ct, ct.mean())), "gradient"),
     sine_entry("largest-cotangent", of(lambda ct: jnp.full_like(ct, jnp.max(ct, initial=0))), ("gradient", "linearity")),
@@ -88,6 +103,8 @@ ENTRIES = (
     sine_entry("cotangent-normalised", of(normalised), ("linearity", "gradient")),
     sine_entry("tiny-cotangents-flushed", of(flushed), ("linearity", "extremes"), trigger=True),
     sine_entry("large-cotangents-dropped", of(without_nan), ("linearity", "extremes"), trigger=True),
+    entry("exponential-by-a-block", "cotangent", expm, lambda a: (expm(a), a), by_a_block, by_a_block_of_its_size, {"a": Arg(dims="d d", low=-1.0, high=1.0)},
+          "linearity", sizes={"d": (1, 4)}, dtypes=("float32",), trigger=True),
     sine_entry("eps-in-cotangent", of(eps_in_cotangent), "zero-cotangent"),
     sine_entry("guided-backpropagation", of(positive_part), ("linearity", "gradient")),
-)
+)  # fmt: skip

@@ -166,6 +166,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "clipped-at-1000": ("not when they are scaled by 2^40", "a clip"),
     "tiny-cotangents-flushed": ("not when they are scaled by 2^-40", "a threshold"),
     "large-cotangents-dropped": ("not when they are scaled by 2^40", "a threshold"),
+    "exponential-by-a-block": ("not finite when they are scaled by 2^40",),
     "eps-in-cotangent": ("a term that is not multiplied by the upstream cotangent",),
     "guided-backpropagation": ("as if the upstream cotangent were 0 where it is negative",),
     "cotangent-normalised": ("not linear in the upstream cotangent",),

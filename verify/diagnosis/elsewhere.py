@@ -29,6 +29,7 @@ NOT_FINITE = (
     "or something in it has no derivative here: eigh or svd of equal values, a root or a norm of 0"
 )
 OVERFLOWS = "an exp without a shift, a square that overflows, or a division by 0 that a where hides in the forward only"
+NOT_SCALED = "a power or an exponential of the cotangent overflows, or it goes through an algorithm that gives up at large numbers (scale it before, and the result back)"
 ONE_SIDED = "the backward holds an abs, a sign, a max or a where that has another derivative at this very point than beside it"
 IN_PLAIN_USE_RIGHT = ("arguments", "sharing", "reuse", "jit", "vmap", "scan", "remat")
 
@@ -42,6 +43,8 @@ def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
     if finding.check == "extremes":
         return [_extremes(finding)]
     if finding.check == "linearity" and (power := re.search(r"bwd\((2\^-?\d+) a\)", finding.message)):
+        if finding.got is not None and not math.isfinite(finding.got):
+            return [f"it is linear for cotangents of ordinary size, and not finite when they are scaled by {power[1]}: {NOT_SCALED}"]
         return [
             f"it is linear for cotangents of ordinary size and not when they are scaled by {power[1]}: a threshold, a clip or an added constant"
         ]
