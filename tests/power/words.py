@@ -38,7 +38,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # norm_rules
     "constant-variance": ("treats the reference's", "variance = (centred * centred).mean", "as a constant"),
     "constant-mean": ("treats the reference's reduce_sum in `centred = x - x.mean", "as a constant"),
-    "gain-over-first-axis": ("at output[1] the bwd rule produced an output of",),
+    "gain-over-first-axis": ("the backward returns a cotangent of shape", "for g, whose shape is"),
     "batch-norm-as-in-inference": ("`centred = x - x.mean(0)`", "rsqrt((centred * centred).mean(0)", "as constants"),
     "constant-rms": ("rsqrt((x * x).mean", "as a constant"),
     "rms-term-summed": ("the path through the reference's", "rsqrt((x * x).mean", "times d"),
@@ -84,7 +84,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     # reduction_rules
     "broadcast-first-row": ("of b: it sums only the first of", "entries of the upstream cotangent"),
     "broadcast-averaged": ("of b: it is the right one times 1/(n*d)",),
-    "broadcast-not-reduced": ("at output[1] the bwd rule produced an output of",),
+    "broadcast-not-reduced": ("the backward returns a cotangent of shape", "for b, whose shape is"),
     "sample-variance-of-one": ("of x: it is NaN or infinite", "only when n is 1"),
     "logsumexp-unshifted": ("or more, and not finite there",),
     "softmax-denominator-constant": ("treats the reference's reduce_sum in `return jax.nn.softmax(x)`", "as a constant"),
@@ -105,7 +105,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "repeated-index-overwritten": ("where ids names its row more than once",),
     "negative-index-lost": ("where ids names its row by a negative number",),
     "one-hot-from-one": ("shifted by one along axis 0",),
-    "integers-left-out": ("a tuple of length equal to the number of arg",),
+    "integers-left-out": ("the backward returns 1 cotangent for 2 arguments",),
     "segment-mean-not-divided": ("where ids at its row is the number of another element, too",),
     "ignored-label-counted": ("where labels at its row is negative, where it should be 0",),
     "mean-of-nothing": ("of x", "not finite there"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from verify.cases import Case, with_sizes
-from verify.checks.second_order import POINTS
+from verify.checks.second_order import POINTS, looked_at
 from verify.diagnosis import fault
 from verify.diagnosis.elsewhere import elsewhere
 from verify.diagnosis.evidence import gather
@@ -40,7 +40,9 @@ def diagnose(spec: Spec, check: str, finding: Finding | None, failing: Sequence[
             elif check == "primal":
                 sentences = _forward(observe(spec, failing[0]))
             else:
-                sentences = elsewhere(finding, all(case.style in POINTS for case in failing)) if finding else []
+                ordinary = any(not failed and looked_at(case) and case.style not in POINTS for case, failed in cases)
+                at_points = ordinary and all(case.style in POINTS for case in failing)
+                sentences = elsewhere(finding, at_points) if finding else []
         when = trigger(cases)
         if when and of_values(when) and any(WHERE.search(sentence) for sentence in sentences):
             when = None  # which elements says more than which cases

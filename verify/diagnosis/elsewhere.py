@@ -35,7 +35,7 @@ IN_PLAIN_USE_RIGHT = ("arguments", "sharing", "reuse", "jit", "vmap", "scan", "r
 
 
 def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
-    """What a failing finding of another check than the gradient's says about the mistake. at_points: only cases with zeros, equal or special values fail."""
+    """What a failing finding of another check than the gradient's says about the mistake. at_points: of second derivatives, only those at zeros, equal or special values."""
     if finding.check == "precision":
         return [_rounding(finding)]
     if finding.check == "tangent":
