@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from manual_vjp import attention
+from manual_vjp._tile_places import block_sizes, places
 from manual_vjp.ops.attention import reference
 from verify._compat import enable_x64
 
@@ -40,6 +41,36 @@ def test_agrees_with_jax_nn(batched, options):
     for got, want in zip(ours, theirs, strict=True):
         assert got.shape == want.shape and got.dtype == want.dtype
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("window", [None, (0, 0), (3, 1), (1, 20), (40, 0)])
+@pytest.mark.parametrize(("t", "s", "bt", "bs"), [(9, 9, 2, 2), (7, 12, 3, 4), (12, 5, 5, 2), (1, 6, 1, 4), (8, 8, 8, 8)])
+def test_tiles_are_those_in_which_something_is_allowed(t, s, bt, bs, window, is_causal):
+    """Each once; inner ones are those in which all is."""
+    row, column = np.arange(t)[:, None], np.arange(s)
+    allowed = np.ones((t, s), bool) if window is None else (column >= row - window[0]) & (column <= row + window[1])
+    allowed &= (column <= row) | (not is_causal)
+    seen = []
+    for (wide, edge), where in places(t, s, bt, bs, is_causal, window).items():
+        for i, j in where:
+            seen += [(i, j + k) for k in range(wide)]
+            part = allowed[i * bt : (i + 1) * bt, j * bs : (j + wide) * bs]
+            assert edge or (part.all() and part.shape[1] == wide * bs)
+    wanted = {(i, j) for i in range(-(-t // bt)) for j in range(-(-s // bs)) if allowed[i * bt : (i + 1) * bt, j * bs : (j + 1) * bs].any()}
+    assert len(seen) == len(set(seen)) and set(seen) == wanted
+
+
+@pytest.mark.parametrize("window", [(20, 0), (30, 10)])
+def test_blocks_that_are_chosen_for_a_window_change_nothing(window):
+    shapes = (260, 4, 3), (270, 2, 3), (270, 2, 3)
+    blocks, _ = block_sizes(shapes[0], shapes[1], False, window, None)
+    assert max(blocks) < 260  # several, where 512 is one
+    with enable_x64(True):
+        args = draw(*shapes)
+        chosen, one = (pull(lambda *a, b=block: attention(*a, local_window_size=window, block_size=b), *args) for block in (None, 512))
+        for got, want in zip(chosen, one, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("by", ["mask", "bias"])
