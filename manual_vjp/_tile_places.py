@@ -21,6 +21,7 @@ def block_sizes(
     [((512, 512), 512), ((128, 128), 128)]
     """
     (t, n, _), (s, k, _) = query[-3:], key[-3:]
+    ahead, behind = _reach(t, s, is_causal, window)
 
     def sizes(target: int) -> tuple[int, int]:
         rows = max(target // max(n // max(k, 1), 1), min(target, LEAST))
@@ -28,7 +29,7 @@ def block_sizes(
 
     def time(target: int) -> float:
         bt, bs = sizes(target)
-        tiles = sum(len(_columns(i, t, s, bt, bs, *_reach(t, s, is_causal, window))) for i in range(count(t, bt)))
+        tiles = sum(len(_columns(i, t, s, bt, bs, ahead, behind)) for i in range(count(t, bt)))
         return COST[target] * tiles * bt * bs
 
     target = block or min(COST, key=time)

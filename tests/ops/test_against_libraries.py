@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import manual_vjp as mv
+from tests.ops._helpers import vjp_of
 from verify._compat import enable_x64
 
 TIGHT = 1e-11  # float64, other orders of summation; a wrong formula differs by 1e-8 and more
@@ -21,22 +22,9 @@ def agree(ours, theirs, *args, positions=None, rtol=TIGHT):
     with enable_x64(True):
         args = [None if a is None else jnp.asarray(a) for a in args]
         positions = [k for k, a in enumerate(args) if a is not None and jnp.issubdtype(a.dtype, jnp.floating)]
-
-        def run(fn):
-            @jax.jit  # one program in the place of one for each operation
-            def value_and_gradients(*floats):
-                def of(*floats):
-                    full = list(args)
-                    for position, value in zip(positions, floats, strict=True):
-                        full[position] = value
-                    return fn(*full)
-
-                out, pullback = jax.vjp(of, *floats)
-                return out, pullback(jnp.asarray(np.random.default_rng(5).normal(size=out.shape)))
-
-            return value_and_gradients(*(args[k] for k in positions))
-
-        for got, want in zip(jax.tree.leaves(run(ours)), jax.tree.leaves(run(theirs)), strict=True):
+        ct = jnp.asarray(np.random.default_rng(5).normal(size=jax.eval_shape(ours, *args).shape))
+        results = [jax.tree.leaves(vjp_of(fn, positions)(args, ct)) for fn in (ours, theirs)]
+        for got, want in zip(*results, strict=True):
             assert got.shape == want.shape
             got, want = np.asarray(got), np.asarray(want)
             finite = np.isfinite(want)

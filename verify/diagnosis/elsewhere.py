@@ -36,6 +36,7 @@ IN_PLAIN_USE_RIGHT = ("arguments", "sharing", "reuse", "jit", "vmap", "scan", "r
 
 def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
     """What a failing finding of another check than the gradient's says about the mistake. at_points: of second derivatives, only those at zeros, equal or special values."""
+    finite = finding.got is None or math.isfinite(finding.got)
     if finding.check == "precision":
         return [_rounding(finding)]
     if finding.check == "tangent":
@@ -43,7 +44,7 @@ def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
     if finding.check == "extremes":
         return [_extremes(finding)]
     if finding.check == "linearity" and (power := re.search(r"bwd\((2\^-?\d+) a\)", finding.message)):
-        if finding.got is not None and not math.isfinite(finding.got):
+        if not finite:
             return [f"it is linear for cotangents of ordinary size, and not finite when they are scaled by {power[1]}: {NOT_SCALED}"]
         return [
             f"it is linear for cotangents of ordinary size and not when they are scaled by {power[1]}: a threshold, a clip or an added constant"
@@ -52,14 +53,13 @@ def elsewhere(finding: Finding, at_points: bool = False) -> list[str]:
         return [
             f"it is linear in float64 and not in {finding.dtype}: it rounds where it should not, as a long sum does that is accumulated in {finding.dtype}"
         ]
-    if finding.check == "zero-cotangent" and finding.got is not None and not math.isfinite(finding.got):
+    if finding.check == "zero-cotangent" and not finite:
         where = f" in {finding.dtype}" if finding.dtype not in (None, "float64") else ""
         return [f"what the cotangent is multiplied by is itself NaN or infinite{where}: {OVERFLOWS}"]
     usual = USUALLY.get(finding.check)
     if usual is None:
         return []
     if finding.check == "second-order":
-        finite = finding.got is None or math.isfinite(finding.got)
         usual = (ONE_SIDED if at_points else usual) if finite else NOT_FINITE
         return [f"in a plain call the rule is right; {'wrong' if finite else 'not finite'} is its own derivative. Usually {usual}"]
     if PLAIN in finding.message:
