@@ -2,8 +2,8 @@
 
     python benchmarks/error_rate.py [--seeds 5] [--only NAME ...] [--jobs 2] [--json FILE]
 
-A wrong rule counts as caught when a case FAILs; a right one as passed when the verdict of all cases is PASS. The file keeps a record of each seed and side, so
-seeds can be run one by one; the last result is in benchmarks/results/error_rate.json.
+A wrong rule counts as caught when a case FAILs; a right one as passed when the verdict of all cases is PASS. The file keeps a record of each seed and side with
+the commit it was run at, so seeds can be run one by one; the last result is in benchmarks/results/error_rate.json.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import subprocess
 import sys
 import time
 import warnings
@@ -65,13 +66,14 @@ def write(path: Path, results: Sequence[dict[str, Any]], seconds: float) -> None
     """Put each seed and side into the file, in the place of an earlier run of it."""
     import jax
 
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     known = json.loads(path.read_text())["runs"] if path.exists() else []
     runs = {(run["seed"], run["side"]): run for run in known}
     for seed, side in sorted({(r["seed"], "wrong" if r["side"] == "wrong" else "right") for r in results}):
         own = [r for r in results if r["seed"] == seed and (r["side"] == "wrong") == (side == "wrong")]
         runs[seed, side] = {
             "seed": seed, "side": side, "of": len(own), "judged_rightly": sum(r["good"] for r in own), "cases": sum(r["cases"] for r in own),
-            "jax": jax.__version__, "failures": sorted((r for r in own if not r["good"]), key=lambda r: r["name"]),
+            "code": git.stdout.strip() or "unknown", "jax": jax.__version__, "failures": sorted((r for r in own if not r["good"]), key=lambda r: r["name"]),
         }  # fmt: skip
     totals = {
         side: [sum(run[key] for run in runs.values() if run["side"] == side) for key in ("judged_rightly", "of", "cases")]
