@@ -193,6 +193,26 @@ def nothing_of_nothing(residuals, ct):
     return jnp.where(x == 0, 0, ct * jnp.log(y)), ct * x / y
 
 
+def smooth_l1(x, target, beta):
+    difference = x - target
+    size = jnp.abs(difference)
+    return jnp.where(size < beta, 0.5 * difference**2 / beta, size - 0.5 * beta)
+
+
+def smooth_l1_forward(x, target, beta):
+    return smooth_l1(x, target, beta), x - target
+
+
+def smooth_l1_backward(beta, difference, ct):
+    slope = jnp.where(jnp.abs(difference) < beta, difference / beta, jnp.sign(difference))
+    return ct * slope, -ct * slope
+
+
+def signed_border(beta, difference, ct):
+    slope = jnp.where(difference < beta, difference / beta, 1)
+    return ct * slope, -ct * slope
+
+
 SINE = argument("*shape")
 POSITIVE = argument("n", low=0.0, high=4.0)
 TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
@@ -262,6 +282,8 @@ ENTRIES = (
     scalar_entry("input-for-output-of-tanh", "stale residual", jnp.tanh, lambda x: 1 - x**2, lambda x: 1 - jnp.tanh(x) ** 2, "gradient"),
     entry("gelu-of-one-kind", "option", jax.nn.gelu, gelu_forward, gelu_tanh_always, gelu_backward, argument(), "gradient", static=(1,),
           options={"approximate": (True, False)}, trigger=True),
+    entry("smooth-l1-of-signed", "dropped term", smooth_l1, smooth_l1_forward, signed_border, smooth_l1_backward,
+          {"x": Arg(dims="n d"), "target": Arg(dims="n d")}, "gradient", static=(2,), options={"beta": (1.0, 0.5)}),
     scalar_entry("softplus-flat-at-0", "special value", soft_maximum, lambda x: jnp.where(x == 0, 0, jax.nn.sigmoid(x)), jax.nn.sigmoid, "gradient",
                  trigger=True),
     scalar_entry("slope-lost-at-the-ends", "special value", legendre, lambda x: jnp.where(jnp.abs(x) == 1, 0, legendre_slope(x)), legendre_slope, "gradient",

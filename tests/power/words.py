@@ -71,6 +71,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "quotient-of-negative": ("of y: it is wrong exactly where x is negative, and has the wrong sign there",),
     "power-of-zero": ("of y: it is wrong exactly where x is 0, and not finite there",),
     "leaky-relu-negative": ("where x is negative, and has the wrong sign there",),
+    "smooth-l1-of-signed": ("exactly where x - target is -", "or less"),
     "clip-passes-everything": ("the upstream cotangent itself, as if the function were the identity",),
     "softplus-of-large": ("not finite there",),
     "swish-gate-only": ("treats the reference's logistic", "as a constant"),

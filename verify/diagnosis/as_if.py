@@ -112,9 +112,12 @@ def _cotangents(e: Evidence) -> Iterator[Try]:
 
     cts = e.cotangents
     shapes = [ct.shape for ct in cts]
+    given = [k for k, ct in enumerate(cts) if ct.any()]  # one, where the rule is looked at through one output
     for order in itertools.permutations(range(len(cts))) if 1 < len(cts) <= 4 else ():
         if order != tuple(range(len(cts))) and [shapes[k] for k in order] == shapes:
             words = "the rule takes the upstream cotangents of its outputs in the wrong order"
+            if len(given) == 1:
+                words = f"the rule takes the upstream cotangent of output {given[0]} for that of output {order.index(given[0])}"
             yield words, words, reference([cts[k] for k in order])
     for k in range(len(cts)) if len(cts) > 1 else ():
         words = f"the rule ignores the upstream cotangent of output {k}"

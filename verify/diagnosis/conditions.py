@@ -60,6 +60,9 @@ def separating(cases: Sequence[Evidence], leaf: int, wrong: Arrays) -> Iterator[
             if luck < CHANCE:
                 words = words.replace("negative", f"below {b}").replace("positive", f"above {b}").replace("not 0", f"not {b}")
                 yield Condition(f"{a} {words}", [holds(v) for v in differences])
+        for words, holds, luck in _thresholds(differences, wrong):
+            if luck < SURE:
+                yield Condition(f"{a} - {b} {words}", [holds(v) for v in differences])
     clauses = [dict(_clauses(e, leaf)) for e in cases]
     for words in clauses[0] if sum(rows(w).size for w in wrong) >= FEW_ROWS else ():
         if all(words in arrays for arrays in clauses):

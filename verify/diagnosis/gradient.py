@@ -140,8 +140,11 @@ class Gradient:
         return sentence
 
     def _where_values(self, leaf: int) -> str | None:
-        """Where this cotangent is wrong, of failing and passing cases together."""
-        return at_values([self.first, *self.more, *self._right], leaf)
+        """Where this cotangent is wrong, of failing and passing cases together; or of those alone that have the same options, which may move a border."""
+        if told := at_values([self.first, *self.more, *self._right], leaf):
+            return told
+        told = at_values(self._of_same_options, leaf) if self._of_same_options else None
+        return told and f"{told} (with {', '.join(f'{name}={value!r}' for name, value in self.first.observation.case.options.items())})"
 
     @functools.cached_property
     def _right(self) -> list[Evidence]:
@@ -149,6 +152,16 @@ class Gradient:
         given = self.first.observation.case.options  # with others, what is wrong here may be right
         ordinary = [case for case in ordinary if case.options == given] or ordinary
         return [e for case in ordinary[-RIGHT:] if (e := self._gathered(case)) is not None]
+
+    @functools.cached_property
+    def _of_same_options(self) -> list[Evidence]:
+        """Cases with the first one's options, the largest failing ones among them; none where all in view have these."""
+        first = self.first.observation.case
+        if all(e.observation.case.options == first.options for e in (*self.more, *self._right)):
+            return []
+        alike = [case for case in self.failing if case.options == first.options and case.address != first.address]
+        gathered = (self._gathered(case) for case in sorted(alike, key=elements)[-OTHERS:])
+        return [self.first, *(e for e in (*gathered, *self._right) if e is not None and e.observation.case.options == first.options)]
 
     def _gathered(self, case: Case) -> Evidence | None:
         """Of a case with the same arguments: in others one is None, and a cotangent's number is another's."""
