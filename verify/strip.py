@@ -14,6 +14,8 @@ from jax.extend import core
 
 from verify import _compat
 
+After = Callable[[Any, list[Any], list[Any]], list[Any]]  # (equation, inputs, outputs) -> what stands for the outputs
+
 
 def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with every custom_vjp and custom_jvp rule in it, at any depth, replaced by its primal.
@@ -35,9 +37,7 @@ def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     return stripped
 
 
-def evaluate(
-    jaxpr: Any, args: Sequence[Any], after: Callable[[Any, list[Any], list[Any]], list[Any]] | None = None, keep_rules: bool = False
-) -> list[Any]:
+def evaluate(jaxpr: Any, args: Sequence[Any], after: After | None = None, keep_rules: bool = False) -> list[Any]:
     """Run a jaxpr equation by equation, without its custom rules unless `keep_rules`; `after(equation, inputs, outputs)` may replace an equation's outputs.
 
     Calls (`jit`, and the primals of custom rules that are not kept) are entered, so `after` sees their equations; loops and branches are single

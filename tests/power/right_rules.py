@@ -434,6 +434,19 @@ def nearest_image_backward(residuals, ct):
     return pull, -pull, -(pull * images).sum(0)
 
 
+def gram(u):
+    return jnp.eye(u.shape[1], dtype=u.dtype) + u.T @ u
+
+
+def volume(u):
+    """log det(I + u u^T), of the small one of two matrices with this determinant: of tiny u both forms lose u^2 beside 1, and not alike."""
+    return 2 * jnp.log(jnp.diag(jnp.linalg.cholesky(gram(u)))).sum()
+
+
+def volume_backward(u, ct):
+    return (2 * ct * jnp.linalg.solve(gram(u), u.T).T,)
+
+
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
@@ -489,5 +502,7 @@ RIGHT = (
     right("fused-softmax", rule(seen, lambda q, k, v: (seen(q, k, v), (q, k, v)), seen_backward),
           {"q": Arg(dims="t d"), "k": Arg(dims="s d"), "v": Arg(dims="s d")}, sizes={"t": (1, 30), "s": (1, 30), "d": (1, 8)},
           reference=seen_plainly),
+    right("volume-of-few-columns", rule(volume, lambda u: (volume(u), u), volume_backward), argument("n k", low=-1.0, high=1.0),
+          reference=lambda u: jnp.linalg.slogdet(jnp.eye(u.shape[0], dtype=u.dtype) + u @ u.T)[1], sizes={"n": (1, 12), "k": (1, 4)}, dtypes=("float32",)),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from verify.observation import Measured, Observation
 from verify.oracles import autodiff
 from verify.programs import rule, trace
 from verify.records import Estimate, Finding, Status
+from verify.rounding import noise_inside
 from verify.tolerance import noise_bound
 from verify.values import cast, largest, wide
 
@@ -51,7 +52,7 @@ def judge(observation: Observation) -> list[Finding]:
 
 
 def _judge(observation: Observation, measured: Measured, rough: bool = False) -> list[Finding]:
-    """`rough`, before anybody is accused in float64: allow for the reference's rounding as `noise.roughened` measures it, too."""
+    """`rough`, before anybody is accused in float64: allow for the reference's rounding as `noise.roughened` and `rounding` measure it, too."""
     base, address = measured.runs["base"], observation.case.address
     if observation.truth is not None:
         value = _attainable(observation, measured, autodiff.primal(observation, measured))
@@ -64,9 +65,10 @@ def _judge(observation: Observation, measured: Measured, rough: bool = False) ->
     ruled = compare(NAME, "the forward rule's", names, base["out"], value, measured.dtype, address, infinities=True)
     program, wrong = observation.exact_program, failed(plain_findings) or failed(ruled)
     if wrong and not rough and measured.dtype == "float64" and program is not None and observation.truth:
-        rest, cts = observation.rest, observation.cts["base"]
-        noise = roughened(measured.out_noise, lambda diff: program(diff, rest, cts)["reference_out"], observation.case, observation.diff)
-        return _judge(observation, replace(measured, out_noise=noise), rough=True)
+        case, diff, rest, cts = observation.case, observation.diff, observation.rest, observation.cts["base"]
+        noise = roughened(measured.out_noise, lambda diff: program(diff, rest, cts)["reference_out"], case, diff)
+        inside = noise_inside(observation.call, case, diff, rest, observation.truth["base"]["reference_out"])
+        return _judge(observation, replace(measured, out_noise=[np.fmax(*pair) for pair in zip(noise, inside, strict=True)]), rough=True)
     if wrong and not _settled(observation, measured, value):
         message = "at these extreme inputs the value depends on how it is compiled (rounding before a difference of huge numbers)"
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=address, dtype=measured.dtype)]
