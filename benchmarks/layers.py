@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("names", nargs="*", help="operations; all if none is named")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each row, at most about so long (and three rounds at least)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for each row, at most about so long (and five rounds at least)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--chart", type=Path, help="an SVG")
@@ -85,7 +85,7 @@ def measure(row: Row, most: int, seconds: float) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     for count in range(most):
-        if count >= 3 and time.perf_counter() - start > seconds:
+        if count >= 5 and time.perf_counter() - start > seconds:
             break
         for name in [*runs] if count % 2 == 0 else [*runs][::-1]:
             before = time.perf_counter()
