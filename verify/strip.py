@@ -37,11 +37,12 @@ def strip_custom_rules(function: Callable[..., Any]) -> Callable[..., Any]:
     return stripped
 
 
-def evaluate(jaxpr: Any, args: Sequence[Any], after: After | None = None, keep_rules: bool = False) -> list[Any]:
+def evaluate(jaxpr: Any, args: Sequence[Any], after: After | None = None, keep_rules: bool = False, caller: Any = None) -> list[Any]:
     """Run a jaxpr equation by equation, without its custom rules unless `keep_rules`; `after(equation, inputs, outputs)` may replace an equation's outputs.
 
     Calls (`jit`, and the primals of custom rules that are not kept) are entered, so `after` sees their equations; loops and branches are single
     equations. Entering the calls also makes differentiation cheap: JAX differentiates each nested `jit` in a trace of its own.
+    `caller`, the equation of the call that this is the jaxpr of: its source line is that of equations without one, as JAX keeps none in what it traced before (`jnp.tril`).
     """
     jaxpr = _compat.closed(jaxpr)
     env: dict[Any, Any] = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
@@ -52,8 +53,10 @@ def evaluate(jaxpr: Any, args: Sequence[Any], after: After | None = None, keep_r
 
     for equation in jaxpr.jaxpr.eqns:
         values = [read(atom) for atom in equation.invars]
+        if caller is not None and not _compat.source_line(equation):
+            equation = equation.replace(source_info=caller.source_info)
         if (inner := _entered(equation, keep_rules)) is not None:
-            outputs = evaluate(inner, values, after, keep_rules)
+            outputs = evaluate(inner, values, after, keep_rules, caller=equation)
         else:
             outputs = _compat.bind(equation, values, equation.params if keep_rules else _without_rules(equation.params))
             if after is not None:
