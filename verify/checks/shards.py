@@ -14,7 +14,7 @@ from verify import devices, tolerance
 from verify.checks.further import further, in_another_order
 from verify.noise import jittered, rounding_noise
 from verify.observation import Observation
-from verify.oracles.autodiff import coarsest
+from verify.oracles.autodiff import coarsest, gradient_at
 from verify.records import Estimate
 from verify.values import cast
 
@@ -63,12 +63,15 @@ def setting_of(observation: Observation, split: tuple[bool, ...]) -> Setting:
     )
 
 
-def estimate_of(observation: Observation, setting: Setting) -> Estimate:
-    """The reference, one example at a time: stacked for arguments that are split, summed for the others. Noise is measured on each example."""
+def estimate_of(observation: Observation, setting: Setting, rough: bool) -> Estimate:
+    """The reference, one example at a time: stacked for arguments that are split, summed for the others. Noise is measured on each example.
+
+    `rough`, before anybody is accused in float64: with more room for the reference's rounding, as the check `gradient` has it.
+    """
     program, measured = observation.exact_program, observation.measured[0]
     assert program is not None
     dtype = coarsest(observation, measured)
-    wants, noises = [], []
+    wants, noises, allowed = [], [], []
     for k in range(devices.COUNT):
         diff = [values[k] if on else values for values, on in zip(setting.diff, setting.split, strict=True)]
         cts = [ct[k] for ct in setting.cts]
@@ -79,12 +82,17 @@ def estimate_of(observation: Observation, setting: Setting) -> Estimate:
         ]
         wants.append(base["reference"])
         noises.append(rounding_noise(base, moved))
+        more = gradient_at(observation, diff, cts, rough).error if rough and dtype == "float64" else [np.zeros_like(w) for w in wants[-1]]
+        allowed.append(more)
     values, errors = [], []
     for leaf, on in enumerate(setting.split):
         known = measured.noise[leaf]
         level = float(np.max(known[np.isfinite(known)], initial=0.0))
         scale = observation.scale(leaf)
-        bounds = [tolerance.noise_bound(w[leaf], np.maximum(n[leaf], level), scale, dtype) for w, n in zip(wants, noises, strict=True)]
+        bounds = [
+            np.fmax(tolerance.noise_bound(w[leaf], np.maximum(n[leaf], level), scale, dtype), more[leaf])
+            for w, n, more in zip(wants, noises, allowed, strict=True)
+        ]
         each = [w[leaf] for w in wants]
         values.append(np.stack(each) if on else np.sum(each, axis=0))
         errors.append(np.stack(bounds) if on else np.sum(bounds, axis=0))
