@@ -117,10 +117,10 @@ def rounding_noise(
     (saturated rows, huge logits) exact zeros of the derivative are rounding residues in a right rule, here and there by luck: there its largest spread counts
     for the whole array.
     """
-    noise = spread(base[reference], [other[reference] for other in moved])
+    noise = _spread(base[reference], [other[reference] for other in moved])
     if rule in base:
         ill = np.inf if stress else tolerance.CANNOT_TELL
-        own = spread(moved[0][rule], [other[rule] for other in moved[1:]], ill)
+        own = _spread(moved[0][rule], [other[rule] for other in moved[1:]], ill)
         gross = [tolerance.KINK_JUMP * max(largest(want), least if stress else 0.0) for want in base[reference]]
         if alike is not None and any(bool((a > size).any()) for a, size in zip(own, gross, strict=True)):
             for runs in (moved, alike()):
@@ -168,8 +168,7 @@ def _unlike_a_switch(results: list[list[np.ndarray]], ill: float) -> list[np.nda
     return spreads
 
 
-def spread(base: list[np.ndarray], others: list[list[np.ndarray]], ill: float = tolerance.CANNOT_TELL) -> list[np.ndarray]:
-    """Per element, how far other results are from `base`."""
+def _spread(base: list[np.ndarray], others: list[list[np.ndarray]], ill: float = tolerance.CANNOT_TELL) -> list[np.ndarray]:
     with np.errstate(invalid="ignore"):
         return [tolerance.smoothed(np.stack([other[i] - value for other in others]), value, ill) for i, value in enumerate(base)]
 

@@ -23,7 +23,7 @@ from verify.cases import Case, Static
 from verify.errors import InternalError
 from verify.signature import parameters
 from verify.spec import FLOAT_DTYPES, Spec, SpecError
-from verify.strip import After, count_custom_rules, evaluate
+from verify.strip import count_custom_rules, evaluate
 from verify.values import Key
 
 PAIR = " (as real, imaginary)"  # after the names of complex arguments, which are pairs here
@@ -135,12 +135,12 @@ class Traced:
         """fn, with its custom rules."""
         return evaluate(self.jaxpr, [*diff, *rest], keep_rules=True)
 
-    def run_reference(self, diff: Sequence[Any], rest: Sequence[Any], after: After | None = None) -> list[Any]:
-        """The given reference, or fn without its custom rules; `after` as of `strip.evaluate`, which then enters all custom rules."""
+    def run_reference(self, diff: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+        """The given reference, or fn without its custom rules."""
         if not self.has_reference:
-            return evaluate(self.jaxpr, [*diff, *rest], after)
+            return evaluate(self.jaxpr, [*diff, *rest])
         shaped = [[jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves] for leaves in (diff, rest)]
-        return evaluate(jax.make_jaxpr(self.call.run_reference)(*shaped), [*diff, *rest], after, keep_rules=after is None)
+        return evaluate(jax.make_jaxpr(self.call.run_reference)(*shaped), [*diff, *rest], keep_rules=True)
 
 
 def trace(call: Call, diff: list[Any], rest: list[Any]) -> Traced:

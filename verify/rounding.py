@@ -6,7 +6,7 @@ This is Monte Carlo arithmetic (D. S. Parker, "Monte Carlo Arithmetic: exploitin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,8 +16,7 @@ import numpy as np
 from verify import engine, tolerance
 from verify._compat import enable_x64
 from verify.cases import Case
-from verify.noise import spread
-from verify.programs import Traced
+from verify.strip import After, evaluate
 
 # They round nothing: they give numbers of their operands, and a largest element must stay equal to the one that it is.
 EXACT = frozenset((
@@ -27,19 +26,25 @@ EXACT = frozenset((
 ))  # fmt: skip
 
 
-def noise_inside(call: Traced, case: Case, diff: Sequence[Any], rest: Sequence[Any], base: list[np.ndarray]) -> list[np.ndarray]:
-    """How far the reference's float64 outputs spread around `base`, per element; zeros where it cannot be run operation by operation."""
+def rounded_inside(noise: list[np.ndarray], function: Callable[..., list[Any]], case: Case, *args: Any) -> list[np.ndarray]:
+    """The noise, or if it is larger, per element, how far the function's float64 results spread when each operation's is an ulp up or down, or as it is.
+
+    Of arguments in float64; a loop or a branch is one operation. A function that exists only compiled keeps its noise.
+    """
     try:
-        with enable_x64(True), jax.default_device(engine.host()):
-            runs = [_rounded_at_random(call, case.rng(f"rounding{k}"), diff, rest) for k in range(tolerance.JITTERS)]
-    except Exception:  # a function that exists only compiled
-        return [np.zeros(np.shape(out)) for out in base]
-    return spread(base, runs)
+        with enable_x64(True), jax.default_device(engine.host()), np.errstate(all="ignore"):
+            jaxpr, leaves = jax.make_jaxpr(function)(*args), jax.tree.leaves(args)
+            base, *others = (
+                [np.asarray(out) for out in evaluate(jaxpr, leaves, after)]
+                for after in (None, *(_rounding(case.rng(f"rounding{k}")) for k in range(tolerance.JITTERS)))
+            )
+            spread = [np.max([np.abs(other[i] - value) for other in others], axis=0) for i, value in enumerate(base)]
+    except Exception:
+        return noise
+    return [np.fmax(own, more) for own, more in zip(noise, spread, strict=True)]
 
 
-def _rounded_at_random(call: Traced, rng: np.random.Generator, diff: Sequence[Any], rest: Sequence[Any]) -> list[np.ndarray]:
-    """The outputs with each operation's result an ulp up or down, or as it is. A loop or a branch is one operation."""
-
+def _rounding(rng: np.random.Generator) -> After:
     def rounded(out: Any) -> Any:
         if not jnp.issubdtype(out.dtype, jnp.inexact):
             return out
@@ -48,4 +53,4 @@ def _rounded_at_random(call: Traced, rng: np.random.Generator, diff: Sequence[An
     def after(equation: Any, _: list[Any], outputs: list[Any]) -> list[Any]:
         return outputs if equation.primitive.name in EXACT else [rounded(out) for out in outputs]
 
-    return [np.asarray(out) for out in call.run_reference(diff, rest, after)]
+    return after

@@ -21,7 +21,7 @@ from verify.observation import Measured, Observation
 from verify.oracles import autodiff
 from verify.programs import rule, trace
 from verify.records import Estimate, Finding, Status
-from verify.rounding import noise_inside
+from verify.rounding import rounded_inside
 from verify.tolerance import noise_bound
 from verify.values import cast, largest, wide
 
@@ -67,8 +67,8 @@ def _judge(observation: Observation, measured: Measured, rough: bool = False) ->
     if wrong and not rough and measured.dtype == "float64" and program is not None and observation.truth:
         case, diff, rest, cts = observation.case, observation.diff, observation.rest, observation.cts["base"]
         noise = roughened(measured.out_noise, lambda diff: program(diff, rest, cts)["reference_out"], case, diff)
-        inside = noise_inside(observation.call, case, diff, rest, observation.truth["base"]["reference_out"])
-        return _judge(observation, replace(measured, out_noise=[np.fmax(*pair) for pair in zip(noise, inside, strict=True)]), rough=True)
+        noise = rounded_inside(noise, observation.call.run_reference, case, diff, rest)
+        return _judge(observation, replace(measured, out_noise=noise), rough=True)
     if wrong and not _settled(observation, measured, value):
         message = "at these extreme inputs the value depends on how it is compiled (rounding before a difference of huge numbers)"
         return [Finding(check=NAME, status=Status.SKIP, message=message, address=address, dtype=measured.dtype)]

@@ -12,13 +12,14 @@ from dataclasses import replace
 import numpy as np
 
 from verify import engine, programs, tolerance, transforms
-from verify.checks.compare import compare, failed
+from verify.checks.compare import compare, compare_twice, failed
 from verify.checks.structure import raised
 from verify.checks.transformed import pattern, takes_turn, unjudged
-from verify.noise import moved_by_ulps, rounding_noise
+from verify.noise import moved_by_ulps, roughened, rounding_noise
 from verify.observation import MIX, Observation, add_seconds
 from verify.oracles.autodiff import at_kink
 from verify.records import Estimate, Finding, Status
+from verify.rounding import rounded_inside
 from verify.slopes import direction_through
 from verify.tolerance import noise_bound
 from verify.values import largest, wide
@@ -71,11 +72,19 @@ def judge(observation: Observation) -> list[Finding]:
     step = sum(largest(v) for v in moves)
     outputs = observation.truth["base"]["reference_out"]
     sizes = [max(largest(want), step * largest(out)) for want, out in zip(base["reference"], outputs, strict=True)]
-    error = tuple(noise_bound(want, own, size) for want, own, size in zip(base["reference"], noise, sizes, strict=True))
     names = ["output"] if len(noise) == 1 else [f"output{k}" for k in range(len(noise))]
     by = ", ".join(name for name, has in zip(call.names, on, strict=True) if has)
     what = f"when {by} move{'s' if sum(on) == 1 else ''}, the tangent of"
-    findings = compare(NAME, what, names, base["rule"], Estimate(value=tuple(base["reference"]), error=error), "float64", case.address)
+
+    def estimate(rough: bool) -> Estimate:
+        known = noise
+        if rough:
+            known = roughened(noise, lambda diff: program(diff, observation.rest, moves)["reference"], case, observation.diff)
+            known = rounded_inside(known, reference_tangents, case, observation.diff, observation.rest, moves)
+        error = tuple(noise_bound(want, own, size) for want, own, size in zip(base["reference"], known, sizes, strict=True))
+        return Estimate(value=tuple(base["reference"]), error=error)
+
+    findings = compare_twice(NAME, what, names, base["rule"], estimate, "float64", case.address)
     add_seconds(observation.seconds, program.seconds)
     if failed(findings):
         still = program(observation.diff, observation.rest, [np.zeros_like(v) for v in moves])["rule"]
@@ -84,7 +93,7 @@ def judge(observation: Observation) -> list[Finding]:
     other = [np.flip(v) for v in moves]
     second = program(observation.diff, observation.rest, other)
     mixed = program(observation.diff, observation.rest, [a + MIX * b for a, b in zip(moves, other, strict=True)])
-    want, loose = _mix(base["rule"], second["rule"], error)
+    want, loose = _mix(base["rule"], second["rule"], estimate(False).error)
     what = "jvp(a - 2 b) differs from jvp(a) - 2 jvp(b): the tangent of"
     return findings + compare(NAME, what, names, mixed["rule"], Estimate(value=want, error=loose), "float64", case.address)
 

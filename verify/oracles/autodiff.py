@@ -18,7 +18,9 @@ from verify.observation import Measured, Observation, natural_scale, sides_of
 from verify.oracles import by_values
 from verify.oracles.sides import Around, look_around, sides_at, sides_in
 from verify.oracles.ties import apart
+from verify.programs import reference
 from verify.records import Estimate
+from verify.rounding import rounded_inside
 from verify.slopes import direction_through
 from verify.styles import EXTREME
 from verify.tolerance import (
@@ -27,6 +29,7 @@ from verify.tolerance import (
     FLOOR_ULPS,
     LOW_FACTOR,
     LOW_ULPS,
+    NEARLY_0,
     SATURATION,
     SINGULAR_DRIFT,
     STEEPEST,
@@ -180,7 +183,10 @@ def _rough(observation: Observation, noise: list[np.ndarray], diff: list[np.ndar
     program, rest = observation.exact_program, observation.rest
     if program is None:
         return noise
-    return roughened(noise, lambda moved: program(moved, rest, cts)["reference"], observation.case, diff)
+    noise = roughened(noise, lambda moved: program(moved, rest, cts)["reference"], observation.case, diff)
+    if not any(bool(np.any((x != 0) & (np.abs(x) < NEARLY_0))) for x in diff):
+        return noise
+    return rounded_inside(noise, lambda *args: reference(observation.call)(*args)[1], observation.case, diff, rest, cts)
 
 
 def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray], rough: bool = False) -> Estimate:
