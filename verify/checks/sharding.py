@@ -35,7 +35,7 @@ from jax.sharding import PartitionSpec
 from verify import devices, programs
 from verify._compat import enable_x64
 from verify.batching import BLAME, shares_outputs
-from verify.checks.compare import compare_twice, failed
+from verify.checks.compare import compare_twice, failed, skipped
 from verify.checks.effort import small
 from verify.checks.shards import Setting, estimate_of, setting_of
 from verify.checks.structure import raised
@@ -164,7 +164,7 @@ def _compared(observation: Observation, setting: Setting, want: Want, got: list[
     own = ", ".join(name for name, on in zip(call.names, setting.split, strict=True) if on)
     given = f"each with its own {own}" if own else "all with the same arguments and each with its own cotangent"
     what = f"{where} on {devices.COUNT} devices, {given}, the cotangent of"
-    findings = compare_twice(NAME, what, call.names, got, want, dtype, observation.case.address)
+    findings = skipped(compare_twice(NAME, what, call.names, got, want, dtype, observation.case.address))
     return [_explained(finding, call.names, got, want(True), setting) if finding.status is Status.FAIL else finding for finding in findings]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from verify import engine, programs, transforms
-from verify.checks.compare import compare, compare_twice, failed
+from verify.checks.compare import compare, compare_twice, failed, skipped
 from verify.checks.further import further, in_another_order
 from verify.checks.structure import raised
 from verify.observation import Observation, add_seconds
@@ -129,4 +129,4 @@ def judge_program(
     found = compare_twice(name, f"{what} the cotangent of", names, got, want, observation.measured[0].dtype, address)
     if some is not None and failed(found) and some.plain_is_wrong(observation):
         found = [replace(finding, message=finding.message + PLAIN) if finding.status is Status.FAIL else finding for finding in found]
-    return [replace(finding, status=Status.SKIP) if finding.status is Status.INCONCLUSIVE else finding for finding in found]
+    return skipped(found)
