@@ -167,7 +167,7 @@ def test_reverse_over_reverse(call):
         assert_close(second_order(call.fn)(*inputs), second_order(call.reference)(*inputs), 1e-11)  # two rounds of rounding
 
 
-@pytest.mark.parametrize("grad_is", ["outside", "inside"])
+@pytest.mark.parametrize("grad_is", ["outside", pytest.param("inside", marks=pytest.mark.slow)])
 @each_operation
 def test_shard_map_with_replicated_parameters(call, grad_is):
     """Data parallel on 4 devices: gradients equal those on one device, whether the loss or its gradient is what runs on each device."""
@@ -250,6 +250,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shapes"), SMALL, ids=lambda v: v if isinstance(v, str) else "".join(map(str, v.values())))
 def test_sizes_zero_and_one(name, shapes):
     call = Call(name=name, shapes=shapes)

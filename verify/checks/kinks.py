@@ -16,7 +16,7 @@ from verify.checks.compare import subscript
 from verify.engine import Program
 from verify.noise import jittered_together, rounding_noise
 from verify.observation import Observation
-from verify.oracles import autodiff
+from verify.oracles import autodiff, doubt
 from verify.oracles.agreement import differences_tell, project
 from verify.oracles.finite_difference import slope
 from verify.oracles.sides import jumps_along, sides_at
@@ -51,7 +51,7 @@ def _between(observation: Observation, noise: list[np.ndarray], rough: bool = Fa
     """Each element lies between the one-sided derivatives, as far as these jump. `rough`: equal values were looked at in every order."""
     address, compared, convention = observation.case.address, 0, ""
     measured = observation.measured[0]
-    known, smooth = autodiff.gradient(observation, replace(measured, noise=noise), rough), autodiff.settled(observation)
+    known, smooth = autodiff.gradient(observation, replace(measured, noise=noise), rough), doubt.settled(observation)
     for leaf, (name, raw) in enumerate(zip(observation.call.names, measured.runs["base"]["rule"], strict=True)):
         sides, got = sides_at(observation, leaf), wide(raw)
         jumps = sides.jumps & np.isfinite(known.error[leaf])

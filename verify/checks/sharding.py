@@ -61,7 +61,7 @@ def judge(observation: Observation) -> list[Finding]:
         return [_skip(observation, "the inputs lie on a kink, where many gradients are right")]
     with enable_x64(not observation.no_float64):
         first = observation.case.index != INDICES[1]
-        setting = setting_of(observation, tuple((leaf == 0) == first for leaf in range(len(observation.diff))))
+        setting = setting_of(observation, [(leaf == 0) == first for leaf in range(len(observation.diff))])
         want = functools.cache(functools.partial(estimate_of, observation, setting))
         findings = _inside(observation, setting, want)
         if observation.case.index == INDICES[1] or failed(findings):
@@ -139,7 +139,7 @@ def _mapped(function: Function, setting: Setting, check: bool) -> Callable[..., 
 
     def program(*arrays: Any) -> list[Any]:
         diff, _, cts = setting.unpack(arrays)
-        rest = arrays[len(diff) : len(diff) + len(setting.rest)]
+        rest = arrays[len(diff) : setting.inputs]
         mapped = _outputs(function, setting, check)
         out, pullback = jax.vjp(lambda *leaves: mapped(*leaves, *rest), *diff)
         return list(pullback(programs.as_outputs(cts, out)))
@@ -153,9 +153,7 @@ def _outputs(function: Function, setting: Setting, check: bool) -> Callable[...,
         own = [leaf[0] if on else leaf for leaf, on in zip(diff, setting.split, strict=True)]
         return [out[None] for out in function(own, rest)]
 
-    inputs = tuple(
-        PartitionSpec(devices.AXIS) if on else PartitionSpec() for on in setting.all_split[: len(setting.diff) + len(setting.rest)]
-    )
+    inputs = tuple(PartitionSpec(devices.AXIS) if on else PartitionSpec() for on in setting.all_split[: setting.inputs])
     return jax.shard_map(local, mesh=devices.mesh(), in_specs=inputs, out_specs=PartitionSpec(devices.AXIS), check_vma=check)
 
 
@@ -202,7 +200,7 @@ def _raises(observation: Observation, setting: Setting, error: Exception) -> Fin
 
 
 def _alone(observation: Observation, setting: Setting) -> Callable[..., list[Any]]:
-    return lambda *arrays: _outputs(observation.call.call.run, setting, check=False)(*arrays[: len(setting.diff) + len(setting.rest)])
+    return lambda *arrays: _outputs(observation.call.call.run, setting, check=False)(*arrays[: setting.inputs])
 
 
 def _reference(observation: Observation, setting: Setting) -> Callable[..., list[Any]]:
@@ -218,7 +216,7 @@ def _reference(observation: Observation, setting: Setting) -> Callable[..., list
 def _refused(setting: Setting, run: Function, error: Exception) -> str:
     text = "jax.shard_map with check_vma=True, its default, refuses"
     try:
-        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in setting.arrays[: len(setting.diff) + len(setting.rest)]]
+        structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in setting.arrays[: setting.inputs]]
         jax.eval_shape(_outputs(run, setting, check=True), *structs)
     except Exception as own:
         return f"{text} the function itself, before it is differentiated: {raised(own)}. With check_vma=False its cotangents are right"

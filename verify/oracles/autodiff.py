@@ -12,24 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from verify import tolerance
-from verify.noise import exact_noise, jittered_together, roughened, rounding_noise
+from verify.noise import exact_noise
 from verify.observation import Measured, Observation, natural_scale, sides_of
-from verify.oracles import by_values
+from verify.oracles.doubt import denied, denied_at, kept_together, rough_noise, settled, with_settled, without
 from verify.oracles.sides import Around, look_around, sides_at, sides_in
 from verify.oracles.ties import apart
-from verify.programs import reference
 from verify.records import Estimate
-from verify.rounding import rounded_inside
 from verify.slopes import direction_through
-from verify.styles import EXTREME
 from verify.tolerance import (
-    CANNOT_TELL,
     EPS,
     FLOOR_ULPS,
     LOW_FACTOR,
     LOW_ULPS,
-    NEARLY_0,
     SATURATION,
     SINGULAR_DRIFT,
     STEEPEST,
@@ -57,20 +51,20 @@ def gradient(observation: Observation, measured: Measured, rough: bool = False) 
     sound = all_finite(observation.truth["base"]["reference_out"])
     noise = measured.noise
     if dtype == "float64" and settled(observation) is not None:
-        noise = _kept_together(observation, noise)
+        noise = kept_together(observation, noise)
     if rough and dtype == "float64":
-        noise = _rough(observation, noise, observation.diff, observation.cts["base"])
+        noise = rough_noise(observation, noise, observation.diff, observation.cts["base"])
     kinks = observation.found["around"]
     if rough and observation.exact_program is not None:
         kinks = apart(observation.exact_program, observation.diff, observation.rest, observation.cts["base"], wants, kinks)
     estimate = _estimate(wants, noise, observation.sides, kinks, scales, visible, dtype, sound)
     if dtype == "float64":
-        estimate = _settled(observation, estimate, scales)
+        estimate = with_settled(observation, estimate, scales)
     elif measured.dtype != "float64":
         estimate = replace(
             estimate, error=tuple(e + own for e, own in zip(estimate.error, _lost_forward(observation, measured, dtype), strict=True))
         )
-    return _without(estimate, _denied(observation))
+    return without(estimate, denied(observation))
 
 
 def _lost_forward(observation: Observation, measured: Measured, dtype: str) -> list[float]:
@@ -84,79 +78,6 @@ def _lost_forward(observation: Observation, measured: Measured, dtype: str) -> l
         lost = [np.maximum(np.abs(wide(out) - want) - noise, 0.0) for out, want, noise in outs]
     lost = [np.where(np.isfinite(some), some, 0.0) for some in lost]
     return [LOW_FACTOR[dtype] * natural_scale(x, observation.cts["base"], lost, 1.0) for x in observation.diff]
-
-
-def _kept_together(observation: Observation, noise: list[np.ndarray]) -> list[np.ndarray]:
-    """The noise where equal values stay equal: beside a tie a formula that cancels has none to speak of."""
-    program, cts, truth = observation.exact_program, observation.cts["base"], observation.truth
-    if program is None or truth is None:
-        return noise
-    moved = [jittered_together(program, observation.case, k, observation.diff, observation.rest, cts) for k in range(tolerance.JITTERS)]
-    return rounding_noise(truth["base"], moved)
-
-
-def settled(observation: Observation) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Where the gradient jumps near the inputs, or is doubtful, and the function's values say that there is no kink: see `by_values.partials`."""
-    program, case, truth = observation.exact_program, observation.case, observation.truth
-    if (
-        program is None
-        or truth is None
-        or case.style in EXTREME
-        or observation.reference_limit != "float64"
-        or "around" not in observation.found
-    ):
-        return None
-    if "settled" not in observation.found:
-        sides = [sides_at(observation, leaf) for leaf in range(len(observation.diff))]
-        doubted = [s.jumps | s.singular | kink.wider | kink.doubtful for s, kink in zip(sides, observation.found["around"], strict=True)]
-        wants = truth["base"]["reference"]
-        found = by_values.partials(program, case, observation.diff, observation.rest, observation.cts["base"], wants, doubted)
-        observation.found["settled"] = found and [
-            (value, np.where(doubt, error, np.nan)) for (value, error), doubt in zip(found, doubted, strict=True)
-        ]
-    return observation.found["settled"]
-
-
-def _denied(observation: Observation) -> list[np.ndarray] | None:
-    """Which elements of the inputs are so small that the function's values contradict its autodiff there, if any."""
-    if observation.truth is None:
-        return None
-    if "denied" not in observation.found:
-        observation.found["denied"] = _denied_at(
-            observation, observation.diff, observation.cts["base"], observation.truth["base"]["reference"]
-        )
-    found: list[np.ndarray] | None = observation.found["denied"]
-    return found
-
-
-def _denied_at(
-    observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray], wants: Sequence[np.ndarray]
-) -> list[np.ndarray] | None:
-    program = observation.exact_program
-    if program is None or observation.case.style not in ("tiny", "spread") or observation.reference_limit != "float64":
-        return None
-    return by_values.denied(program, observation.case, diff, observation.rest, cts, wants)
-
-
-def _without(estimate: Estimate, small: list[np.ndarray] | None) -> Estimate:
-    if small is None:
-        return estimate
-    return replace(estimate, error=tuple(np.where(some, np.inf, error) for some, error in zip(small, estimate.error, strict=True)))
-
-
-def _settled(observation: Observation, estimate: Estimate, scales: Sequence[float]) -> Estimate:
-    """The estimate, but where the values know better."""
-    known = settled(observation)
-    if known is None:
-        return estimate
-    values, errors = [], []
-    for (value, error), old, old_error, scale in zip(known, estimate.value, estimate.error, scales, strict=True):
-        told = np.isfinite(error) & ~(old_error <= error)
-        coarse = CANNOT_TELL**2 * np.maximum(np.abs(value), scale)  # where a formula cancels, differences do not know their own noise
-        bound = abstain(value, error + coarse, "float64", scale)
-        values.append(np.where(told, value, old))
-        errors.append(np.where(told, bound, old_error))
-    return Estimate(value=tuple(values), error=tuple(errors))
 
 
 def low_scale(observation: Observation, leaf: int) -> np.ndarray:
@@ -179,16 +100,6 @@ def _steepness(x: np.ndarray) -> np.ndarray:
     return typical / np.clip(np.abs(x), typical / STEEPEST, typical) if typical > 0 else np.ones(x.shape)
 
 
-def _rough(observation: Observation, noise: list[np.ndarray], diff: list[np.ndarray], cts: list[np.ndarray]) -> list[np.ndarray]:
-    program, rest = observation.exact_program, observation.rest
-    if program is None:
-        return noise
-    noise = roughened(noise, lambda moved: program(moved, rest, cts)["reference"], observation.case, diff)
-    if not any(bool(np.any((x != 0) & (np.abs(x) < NEARLY_0))) for x in diff):
-        return noise
-    return rounded_inside(noise, lambda *args: reference(observation.call)(*args)[1], observation.case, diff, rest, cts)
-
-
 def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.ndarray], rough: bool = False) -> Estimate:
     """The same at other float64 inputs of the same shapes: the case's program runs again."""
     program, rest, dtype = observation.exact_program, observation.rest, coarsest(observation, observation.measured[0])
@@ -202,7 +113,7 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
     noise, _ = exact_noise(program, observation.case, observation.reference_limit, diff, rest, cts, (base,))
     estimate = _estimate(
         base["reference"],
-        _rough(observation, noise, diff, cts) if rough else noise,
+        rough_noise(observation, noise, diff, cts) if rough else noise,
         sides,
         kinks,
         scales,
@@ -210,7 +121,7 @@ def gradient_at(observation: Observation, diff: list[np.ndarray], cts: list[np.n
         dtype,
         all_finite(base["reference_out"]),
     )
-    return _without(estimate, _denied_at(observation, diff, cts, base["reference"]))
+    return without(estimate, denied_at(observation, diff, cts, base["reference"]))
 
 
 def stacked(estimates: Sequence[Estimate]) -> Estimate:
@@ -249,7 +160,7 @@ def bounded_jump(observation: Observation, leaf: int) -> np.ndarray:
 
 def at_kink(observation: Observation) -> bool:
     """Whether the inputs lie on a kink of the reference, or where its autodiff is wrong."""
-    return jumps_here(observation) or _denied(observation) is not None
+    return jumps_here(observation) or denied(observation) is not None
 
 
 def jumps_here(observation: Observation) -> bool:
