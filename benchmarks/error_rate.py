@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     tasks = [(name, side, seed) for seed in seeds for side in options.sides for name in names]
     tasks += [(name, "alone", seed) for seed in seeds for name in alone if "right" in options.sides]
-    start, results = time.perf_counter(), []
+    start, results, code = time.perf_counter(), [], code_at()
     with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(judge_one, *task) for task in tasks]):
             result = future.result()
@@ -58,22 +58,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = sum(r["cases"] for r in results if r["side"] != "wrong")
     print(f"{len(names)} pairs and {len(alone)} right rules, {len(seeds)} seeds, {cases:,} cases of right rules, {seconds:.0f} s")
     if options.json:
-        write(options.json, results, seconds)
+        write(options.json, results, seconds, code)
     return 0 if all(itertools.chain(*counts.values())) else 1
 
 
-def write(path: Path, results: Sequence[dict[str, Any]], seconds: float) -> None:
+def code_at() -> str:
+    """The commit, and whether anything but results differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return (git("describe", "--always") or "unknown") + ("-dirty" if changed else "")
+
+
+def write(path: Path, results: Sequence[dict[str, Any]], seconds: float, code: str) -> None:
     """Put each seed and side into the file, in the place of an earlier run of it."""
     import jax
 
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     known = json.loads(path.read_text())["runs"] if path.exists() else []
     runs = {(run["seed"], run["side"]): run for run in known}
     for seed, side in sorted({(r["seed"], "wrong" if r["side"] == "wrong" else "right") for r in results}):
         own = [r for r in results if r["seed"] == seed and (r["side"] == "wrong") == (side == "wrong")]
         runs[seed, side] = {
             "seed": seed, "side": side, "of": len(own), "judged_rightly": sum(r["good"] for r in own), "cases": sum(r["cases"] for r in own),
-            "code": git.stdout.strip() or "unknown", "jax": jax.__version__, "failures": sorted((r for r in own if not r["good"]), key=lambda r: r["name"]),
+            "code": code, "jax": jax.__version__, "failures": sorted((r for r in own if not r["good"]), key=lambda r: r["name"]),
         }  # fmt: skip
     totals = {
         side: [sum(run[key] for run in runs.values() if run["side"] == side) for key in ("judged_rightly", "of", "cases")]
