@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     names = [entry.name for entry in CORPUS if not options.only or entry.name in options.only]
     alone = [spec.name for spec in RIGHT if not options.only or spec.name in options.only]
+    if unknown := set(options.only or ()) - {*names, *alone}:
+        parser.error(f"--only: no entry of the corpus is named {', '.join(sorted(unknown))}")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     tasks = [(name, side, seed) for seed in seeds for side in options.sides for name in names]
     tasks += [(name, "alone", seed) for seed in seeds for name in alone if "right" in options.sides]

@@ -23,6 +23,11 @@ def first_tangent_only(primals, tangents):
     return x * y, x_dot * y
 
 
+def first_tangent_twice(primals, tangents):
+    (x, y), (x_dot, _) = primals, tangents
+    return x * y, x_dot * y + x * x_dot
+
+
 def quotient(x, y):
     return x / y
 
@@ -90,6 +95,7 @@ TWO = {"x": Arg(dims="n"), "y": Arg(dims="n")}
 DIVIDED = {"x": Arg(dims="n"), "y": Arg(dims="n", low=0.5, high=2.0)}
 ENTRIES = (
     pair("jvp-first-tangent-only", "jvp", jvp_rule(multiply, first_tangent_only), jvp_rule(multiply, product_rule), TWO, ("gradient", "tangent")),
+    pair("jvp-first-tangent-twice", "jvp", jvp_rule(multiply, first_tangent_twice), jvp_rule(multiply, product_rule), TWO, ("gradient", "tangent")),
     pair("jvp-plus-for-minus", "jvp", jvp_rule(quotient, quotient_plus), jvp_rule(quotient, quotient_rule), DIVIDED, ("gradient", "tangent")),
     pair("jvp-value-doubled", "jvp", jvp_rule(square, value_doubled), jvp_rule(square, square_rule), argument(), "primal"),
     unary("jvp-factor", square, lambda x, x_dot: x * x_dot, lambda x, x_dot: 2 * x * x_dot, ("gradient", "tangent")),

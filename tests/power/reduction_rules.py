@@ -30,6 +30,10 @@ def not_reduced(shape, ct):
     return ct, ct
 
 
+def summed_over_all(shape, ct):
+    return ct, ct if shape == ct.shape else jnp.broadcast_to(ct.sum(), shape)
+
+
 def first_row(shape, ct):
     return ct, ct[: shape[0], : shape[1]]
 
@@ -279,6 +283,7 @@ SCAN = (scan_sum, scan_sum_forward)
 ENTRIES = (
     entry("broadcast-not-reduced", "reduction", *ADD, not_reduced, add_backward, BROADCAST, "structure", trigger=True),
     entry("broadcast-first-row", "reduction", *ADD, first_row, add_backward, BROADCAST, "gradient", trigger=True),
+    entry("broadcast-summed-over-all", "reduction", *ADD, summed_over_all, add_backward, BROADCAST, "gradient", trigger=True),
     entry("broadcast-averaged", "reduction", *ADD, mean_of_broadcast, add_backward, BROADCAST, "gradient", trigger=True),
     entry("mean-over-other-size", "scale", *MEAN, mean_over_rows, mean_backward, MATRIX, "gradient"),
     entry("sample-variance-of-one", "size", spread, spread_forward, spread_of_one, spread_backward, argument(), ("structure", "gradient"), trigger=True),

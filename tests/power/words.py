@@ -84,6 +84,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "entropy-of-the-certain": ("of x: it is NaN or infinite",),
     # reduction_rules
     "broadcast-first-row": ("of b: it sums only the first of", "entries of the upstream cotangent"),
+    "broadcast-summed-over-all": ("the sum of the right ones along an axis that the argument itself has",),
     "broadcast-averaged": ("of b: it is the right one times 1/(n*d)",),
     "broadcast-not-reduced": ("the backward returns a cotangent of shape", "for b, whose shape is"),
     "sample-variance-of-one": ("of x: it is NaN or infinite", "only when n is 1"),
@@ -215,7 +216,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "shards-averaged": ("divided by 4, the number of devices: the rule takes a mean",),
     "for-cpu-alone": ("the derivative does not", "eig"),
     # jvp_rules
-    "jvp-first-tangent-only": ("of y: it is zero everywhere",),
+    "jvp-first-tangent-only": ("of y: it is zero everywhere: the rule leaves out the tangent of",),
+    "jvp-first-tangent-twice": ("the tangent of x stands where that of y is wanted",),
     "jvp-plus-for-minus": ("of y: it has the wrong sign",),
     "jvp-value-doubled": ("returns 2 times what the primal returns",),
     "jvp-factor": ("of x: it is the right one times 0.5",),

@@ -33,10 +33,12 @@ NONLINEAR: tuple[Pattern, ...] = (patterns.not_linear,)
 WHAT: tuple[Pattern, ...] = (
     patterns.zero,
     patterns.permuted,
+    patterns.lumped,
     patterns.transposed,
     patterns.identity,
     wrong_product,
     patterns.reduced,
+    patterns.spread,
     patterns.backwards,
     patterns.shifted,
     patterns.asymmetric,

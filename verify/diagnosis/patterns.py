@@ -22,7 +22,20 @@ SMALL = 1e-3  # an error, relative to the size of what is wrong, that a missing 
 
 def zero(e: Evidence, leaf: int) -> str | None:
     if e.got[leaf].size and not e.got[leaf].any() and e.want[leaf].any():
-        return f"{ZERO}: the backward returns None or zeros for an argument that matters"
+        why = "the rule leaves out the tangent of" if e.observation.call.forward_rules else "the backward returns None or zeros for"
+        return f"{ZERO}: {why} an argument that matters"
+    return None
+
+
+def lumped(e: Evidence, leaf: int) -> str | None:
+    """What belongs to two arguments is given to one of them."""
+    for other, name in enumerate(e.names):
+        alike = other != leaf and e.got[other].shape == e.got[leaf].shape
+        if alike and not e.got[other].any() and e.want[other].any() and e.same(e.got[leaf], e.want[leaf] + e.want[other]):
+            own = e.names[leaf]
+            if e.observation.call.forward_rules:
+                return f"it is the right one and that of {name} together: the tangent of {own} stands where that of {name} is wanted"
+            return f"it is the right one and that of {name} together, which itself is zero: both terms are given to {own}"
     return None
 
 
@@ -110,6 +123,20 @@ def reduced(e: Evidence, leaf: int) -> str | None:
         for index in range(ct.shape[0] if ct.ndim > want.ndim else 0):
             if e.same(ct[index], got):
                 return f"it takes one row of the upstream cotangent where the sum over {_axes(right)} is wanted"
+    return None
+
+
+def spread(e: Evidence, leaf: int) -> str | None:
+    """A sum over an axis that the argument has: each element has what belongs to all of them."""
+    got, want = e.got[leaf], e.want[leaf]
+    long = [axis for axis in range(want.ndim) if want.shape[axis] > 1]
+    for axes in (axes for count in range(1, len(long) + 1) for axes in itertools.combinations(long, count)):
+        total = want.sum(axis=axes, keepdims=True)
+        for value, what in ((total, "sum"), (want.mean(axis=axes, keepdims=True), "mean")):
+            if value.any() and e.same(got, np.broadcast_to(value, want.shape)):
+                return (
+                    f"each of its elements is the {what} of the right ones along an axis that the argument itself has (over {_axes(axes)})"
+                )
     return None
 
 
