@@ -447,6 +447,27 @@ def volume_backward(u, ct):
     return (2 * ct * jnp.linalg.solve(gram(u), u.T).T,)
 
 
+def moments(x, w):
+    w = w / w.sum()
+    mean = (w[:, None] * x).sum(0)
+    return w, mean, (w[:, None] * (x - mean) ** 2).sum(0)
+
+
+def weighted_variance(x, w):
+    return moments(x, w)[2]
+
+
+def weighted_variance_forward(x, w):
+    share, mean, variance = moments(x, w)
+    return variance, (x, w, share, mean, variance)
+
+
+def weighted_variance_backward(saved, ct):
+    """The mean's own part vanishes: the sum of w (x - mean) is 0. Of a single row all that is left is rounding."""
+    x, w, share, mean, variance = saved
+    return 2 * ct * share[:, None] * (x - mean), (((x - mean) ** 2 - variance) * ct).sum(1) / w.sum()
+
+
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
@@ -504,5 +525,7 @@ RIGHT = (
           reference=seen_plainly),
     right("volume-of-few-columns", rule(volume, lambda u: (volume(u), u), volume_backward), argument("n k", low=-1.0, high=1.0),
           reference=lambda u: jnp.linalg.slogdet(jnp.eye(u.shape[0], dtype=u.dtype) + u @ u.T)[1], sizes={"n": (1, 12), "k": (1, 4)}, dtypes=("float32",)),
+    right("weighted-variance", rule(weighted_variance, weighted_variance_forward, weighted_variance_backward),
+          {"x": Arg(dims="n d", low=-10.0, high=10.0), "w": Arg(dims="n", low=0.2, high=2.0)}, sizes={"n": (1, 60)}),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip

@@ -91,7 +91,7 @@ def judge(observation: Observation) -> list[Finding]:
     add_seconds(observation.seconds, program.seconds)
     if failed(findings):
         return findings
-    return _contradicts_itself(observation, weights, result["rule"], want) or findings
+    return _contradicts_itself(observation, weights, result["rule"], want, noise) or findings
 
 
 def _jumps(observation: Observation, program: engine.Program, weights: list[np.ndarray], want: list[np.ndarray]) -> list[np.ndarray]:
@@ -114,7 +114,7 @@ def _jumps(observation: Observation, program: engine.Program, weights: list[np.n
 
 
 def _contradicts_itself(
-    observation: Observation, weights: list[np.ndarray], own: list[np.ndarray], want: list[np.ndarray]
+    observation: Observation, weights: list[np.ndarray], own: list[np.ndarray], want: list[np.ndarray], noise: list[np.ndarray]
 ) -> list[Finding]:
     """Where the rule's second derivative is not that of its first. A value that a `where` patches, sin x / x at 0, has the derivative of a constant there, in the
     reference as in the rule; many a right rule is written so, and is not accused: but nothing was compared. A reference that is smooth there tells.
@@ -125,7 +125,11 @@ def _contradicts_itself(
     if found is None or not np.isfinite(known):
         return []
     value, error = found
-    bound = error + tolerance.RELATIVE_64_SECOND * size
+    rounding = sum(
+        float(np.sum(np.abs(v) * tolerance.noise_bound(g, own_noise, _scale(observation, leaf), second=True)))
+        for leaf, (v, g, own_noise) in enumerate(zip(direction, own[: len(direction)], noise[: len(direction)], strict=True))
+    )
+    bound = error + tolerance.RELATIVE_64_SECOND * size + rounding
     if not bound <= tolerance.SMOOTH_SECOND * max(size, abs(value)) or abs(known - value) <= bound:
         return []
     address, grows = (
