@@ -85,3 +85,13 @@ def test_a_style_is_no_trigger_where_other_cases_of_it_pass() -> None:
     outcomes = [*((case, case is tiny[0]) for case in cases), (smaller, True)]
     assert len(tiny) > SEVERAL and "tiny" not in str(trigger(outcomes))
     assert "tiny" in str(trigger([(case, case.style == "tiny") for case in cases]))
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("float64", "where x holds equal values ("), ("bfloat16", "when n >= 65 (")])
+def test_equal_values_are_no_trigger_where_a_low_precision_makes_many(dtype, said):
+    def equal(case: Case) -> Case:
+        values = np.ones_like(case.args[0]) if case.sizes["n"] > 64 else np.linspace(1, 2, case.args[0].size).reshape(case.args[0].shape)
+        return replace(case, args=(values,), dtype=dtype, style="unit")
+
+    cases = [(equal(case), case.sizes["n"] > 64) for case in draw(SPEC, 0, range(104)) if case.args[0].size > 1]
+    assert said in str(trigger(cases))
