@@ -25,6 +25,9 @@ INTS = np.array([[0, 1, -3], [7, -8, 2]], np.int32)
 BITS = np.array([0, 1, 5, 2**31], np.uint32)
 YES = np.array([[True, False, True], [False, False, True]])
 NO_ROWS = np.zeros((0, 3), bool)
+SQUARE = np.array([[2.0, -0.5, 1.0], [0.25, 3.0, -1.5], [4.0, 0.75, 0.5]])
+GRAM = SQUARE @ SQUARE.T
+NO_MATRIX = np.zeros((0, 0))
 KEEP = (((1,), (0,)), ((), ()))
 
 
@@ -39,6 +42,15 @@ def each(function, *values):
 def reduction(function, *values):
     """Over no axis, one axis, all axes."""
     return [(functools.partial(function, axes=axes), x) for x in values for axes in ((), (0,), tuple(range(x.ndim))) if x.ndim >= len(axes)]
+
+
+def _signless(values, vectors):
+    """An eigenvector has no sign."""
+    return values, vectors * jnp.sign(vectors[..., :1, :])
+
+
+def _product(u, s, vt):
+    return (u * s) @ vt
 
 
 def conv(seed, width=None):
@@ -161,6 +173,15 @@ PROGRAMS = {
         (dot(((), ()), ((0, 1), (1, 0))), A, B.T.copy()), (dot(((0,), (0,))), EMPTY, EMPTY), (dot(((1,), (0,))), EMPTY, B.T.copy()), (dot(((0,), (0,))), EMPTY, np.zeros((0, 2))),
         (dot(((0,), (0,))), np.array([INF, 0.0]), np.array([0.0, 1.0])), (dot(((1,), (0,))), INTS, INTS.T.copy()), (dot(((), ())), SCALAR, A),
     ],
+    "cholesky": [(jnp.linalg.cholesky, x) for x in (GRAM, -GRAM, np.stack([GRAM, -GRAM]), np.full((2, 2), NAN), NO_MATRIX, np.zeros((0, 2, 2)))],
+    "triangular_solve": [
+        (functools.partial(lax.linalg.triangular_solve, left_side=left, lower=lower, transpose_a=transposed, unit_diagonal=unit), SQUARE, x)
+        for left, x in ((True, A[0][:, None] * A[:1]), (True, np.zeros((3, 0))), (False, A)) for lower in (True, False) for transposed in (True, False) for unit in (True, False)
+    ] + [(lax.linalg.triangular_solve, np.stack([SQUARE, 2 * SQUARE.T]), np.stack([SQUARE.T, SQUARE])), (lax.linalg.triangular_solve, np.zeros((1, 1)), np.ones((1, 1)))],
+    "lu": [(lax.linalg.lu, x) for x in (SQUARE, A, A.T.copy(), np.stack([GRAM, SQUARE]), np.zeros((2, 2)), NO_MATRIX, np.zeros((0, 2, 2)))],
+    "qr": [(functools.partial(jnp.linalg.qr, mode=mode), x) for mode in ("reduced", "complete") for x in (SQUARE, A, A.T.copy(), np.stack([A, B]))],
+    "eigh": [(jnp.linalg.eigvalsh, GRAM), (lambda x: _signless(*jnp.linalg.eigh(x)), GRAM), (lambda x: _signless(*jnp.linalg.eigh(x, UPLO="U", symmetrize_input=False)), SQUARE), (jnp.linalg.eigvalsh, np.stack([GRAM, 2 * GRAM])), (jnp.linalg.eigvalsh, np.full((2, 2), NAN))],
+    "svd": [(jnp.linalg.svdvals, A), (jnp.linalg.svdvals, np.stack([A, B])), (lambda x: _product(*jnp.linalg.svd(x, full_matrices=False)), A), (lambda x: _product(*jnp.linalg.svd(x.T, full_matrices=False)), A), (lambda x: jnp.abs(jnp.linalg.svd(x)[2]), A)],
     "iota": [(lambda x: x + lax.broadcasted_iota(jnp.float64, (2, 3), 0), A), (lambda x: x + lax.broadcasted_iota(jnp.int32, (2, 3), 1), INTS), (lambda x: x + lax.iota(jnp.float64, 0), EMPTY[:, 0])],
     "slice": [(lambda x: lax.slice(x, (0, 1), (2, 3)), A), (lambda x: lax.slice(x, (0, 0), (2, 3), (1, 2)), A), (lambda x: lax.slice(x, (1, 1), (1, 3)), A), (lambda x: lax.slice(x, (1,), (11,), (3,)), ODD)],
     "pad": [
@@ -259,10 +280,11 @@ def test_numpy_agrees_with_xla(name, function, args):
         (lambda x: x.astype(jnp.bfloat16), A),
         (lambda x: jnp.broadcast_to(x, (200, 300)), np.array(1.0)),
         (lambda x: lax.while_loop(lambda c: c < 3, lambda c: c + 1, x), SCALAR),
-        (lambda x: lax.cond(x[0, 0] > 0, jnp.sin, jnp.linalg.inv, x @ x.T), A),
+        (lambda x: lax.cond(x[0, 0] > 0, jnp.sin, jnp.i0, x), A),
         (lambda x: lax.scan(lambda c, _: (c * 0.5, None), x, length=10_000)[0], A),
         (lambda x: lax.scan(lambda c, e: (c, e.astype(jnp.float32)), 0.0, x), A),
-        (lambda x: jax.jit(jnp.linalg.inv)(x @ x.T), A),
+        (lambda x: jax.jit(jnp.i0)(x), A),
+        (lambda x: jax.scipy.linalg.qr(x, pivoting=True)[1], A),
         (lambda x: x.at[jnp.array([0, 1])].apply(jnp.sin), A),
     ],
 )
@@ -304,6 +326,11 @@ def powers(x, length=4, reverse=False, unroll=1):
         lambda x: jax.grad(lambda x: jnp.sum(x[jnp.array([0, 1, 1])] ** 2 * jnp.arange(1.0, 4.0)[:, None]))(x),
         lambda x: jax.grad(lambda x: jnp.sum(jnp.sort(x, 1)[:, -2:] ** 2))(x),
         lambda x: jax.grad(lambda x: jnp.sum(jnp.cumprod(x, 1) ** 2))(x),
+        lambda x: jax.grad(lambda x: jnp.linalg.inv(x.T @ x + jnp.eye(3)).sum())(x),
+        lambda x: jax.grad(lambda x: jnp.linalg.slogdet(x[:3])[1])(x),
+        lambda x: jax.grad(lambda x: jnp.linalg.lstsq(x, jnp.ones((4, 1)))[0].sum())(x),
+        lambda x: jax.vmap(lambda y: jnp.linalg.solve(x[:3] * y, y))(x),
+        lambda x: jax.grad(lambda x: (jnp.linalg.qr(x)[1] * jnp.arange(3.0)).sum())(x),
     ],
 )
 def test_branches_and_loops(function):
@@ -330,6 +357,7 @@ def test_branches_and_loops(function):
         lambda x: jnp.stack(jnp.split(x, 2)),
         lambda x: x * (jnp.arange(3).astype(float) / (jnp.argmax(x, 0) + 2).astype(float)),
         lambda x: x / lax.div(jnp.arange(3) + 5, 2),
+        lambda x: jax.scipy.linalg.solve_triangular(x[:3], x[3], trans=1, lower=True),
     ],
 )
 def test_complex_steps_through_them_are_derivatives(function):

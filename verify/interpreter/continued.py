@@ -10,9 +10,10 @@ import numpy as np
 from verify.interpreter.arithmetic import RULES as REAL
 from verify.interpreter.arithmetic import Rule
 from verify.interpreter.indexing import RULES as INDEXING
+from verify.interpreter.matrices import RULES as MATRICES
 from verify.interpreter.windows import RULES as WINDOWS
 
-RULES = {**REAL, **INDEXING, **WINDOWS}
+RULES = {**REAL, **INDEXING, **MATRICES, **WINDOWS}
 
 
 class BoundaryError(Exception):
@@ -79,5 +80,5 @@ CONTINUED: dict[str, Rule] = {
 }
 NOT_CONTINUED = (
     "atan2", "cbrt", "exp2", "reduce_prod", "acosh", "atanh", "asin", "acos", "asinh", "pow", "rem", "erf_inv", "lgamma", "digamma", "sort", "cummax", "cummin",
-    "cumlogsumexp", "scatter-min", "scatter-max",
+    "cumlogsumexp", "scatter-min", "scatter-max", "cholesky", "qr", "eigh", "svd",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from jax.extend import core
 from verify import _compat
 from verify.interpreter.arithmetic import Rule
 from verify.interpreter.continued import NOT_CONTINUED, RULES
+from verify.interpreter.matrices import PLAIN
 
 Rules = dict[str, Rule]
 Run = Callable[[Sequence[Any]], list[np.ndarray]]
@@ -62,6 +63,8 @@ def _cost_of(equation: Any, again: int) -> int:
     if name == "scan":
         turn = max(_cost(params["jaxpr"], again), 1)
         return params["length"] * turn if (params["length"] - 1) * turn <= again else NEVER
+    if name == "custom_linear_solve":
+        return _cost(params["jaxprs"].solve, again)
     return 1 if name == "platform_index" or knows_equation(equation) else NEVER
 
 
@@ -73,6 +76,7 @@ def knows_equation(equation: Any) -> bool:
         known = known and len({var.aval.dtype for var in (*equation.invars, *equation.outvars)}) == 1
     if name == "scatter":  # x.at[i].apply(f) is one, too, and f its program
         known = params["update_jaxpr"] is None
+    known = known and all(params[key] == value for key, value in PLAIN.get(name, {}).items())
     return known and all(str(var.aval.dtype) in DTYPES and var.aval.size <= LARGEST for var in equation.outvars)
 
 
@@ -179,4 +183,16 @@ def _scan(equation: Any, rules: Rules) -> Run:
     return scan
 
 
-CONTROL: dict[str, Callable[[Any, Rules], Run]] = {"platform_index": _platform_index, "cond": _cond, "scan": _scan}
+def _linear_solve(equation: Any, rules: Rules) -> Run:
+    """`jax.lax.custom_linear_solve` is what its own `solve` gives; the operands are the constants of its four programs, and the right-hand sides."""
+    solve, counts = prepared(equation.params["jaxprs"].solve, rules), equation.params["const_lengths"]
+    first, last = counts.matvec + counts.vecmat, sum(counts)
+    return lambda values: solve([*values[first : first + counts.solve], *values[last:]])
+
+
+CONTROL: dict[str, Callable[[Any, Rules], Run]] = {
+    "platform_index": _platform_index,
+    "cond": _cond,
+    "scan": _scan,
+    "custom_linear_solve": _linear_solve,
+}
