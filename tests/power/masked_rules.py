@@ -229,6 +229,24 @@ def without_itself(p, ct):
     return causal_softmax_backward(p, ct, shift=-1)
 
 
+def fill(table, ids, value):
+    return table.at[ids].set(value)
+
+
+def fill_forward(table, ids, value):
+    return fill(table, ids, value), (table.shape, ids)
+
+
+def fill_backward(saved, ct):
+    shape, ids = saved
+    filled = jnp.zeros(shape[:1], bool).at[ids].set(True)
+    return jnp.where(filled[:, None], 0, ct), None, jnp.where(filled[:, None], ct, 0).sum()
+
+
+def once_per_index(saved, ct):
+    return fill_backward(saved, ct)[0], None, ct[saved[1]].sum()
+
+
 TABLE = Arg(dims="v d")
 EMBED = (embed, embed_forward)
 IDS = {"table": TABLE, "ids": indices("v")}
@@ -246,6 +264,7 @@ ENTRIES = (
           "gradient", trigger=True),
     entry("one-hot-from-one", "indices", *EMBED, one_hot_from_one, embed_backward, IDS, "gradient"),
     entry("integers-left-out", "integer argument", *EMBED, integers_left_out, embed_backward, IDS, ("structure", "nondifferentiable")),
+    entry("fill-once-per-index", "indices", fill, fill_forward, once_per_index, fill_backward, {**IDS, "value": Arg()}, "gradient", trigger=True),
     entry("segment-mean-not-divided", "scale", segment_mean, segment_mean_forward, segment_sum_gradient, segment_mean_backward,
           {"x": Arg(dims="n d"), "ids": Arg(dims="n", dtype="int32", low=0, high=8)}, "gradient"),
     entry("ignored-label-counted", "option", *ENTROPY, not_ignored, cross_entropy_backward, LOSS, "gradient", trigger=True, **SMOOTHING),

@@ -276,6 +276,22 @@ def one_middle(x, ct):
     return (jnp.zeros_like(x).at[jnp.argsort(x)[x.size // 2]].add(ct),)
 
 
+def rolled(x, shift):
+    return jnp.roll(x, shift)
+
+
+def rolled_forward(x, shift):
+    return rolled(x, shift), None
+
+
+def rolled_back(shift, _, ct):
+    return (jnp.roll(ct, -shift),)
+
+
+def rolled_on(shift, _, ct):
+    return (jnp.roll(ct, shift),)
+
+
 MATRIX = argument("n d")
 BROADCAST = {"x": Arg(dims="n d"), "b": Arg(dims="#n #d")}
 ADD, MEAN = (add, add_forward), (rows_mean, rows_mean_forward)
@@ -296,6 +312,7 @@ ENTRIES = (
     entry("softmax-mean-for-sum", "scale", softmax, softmax_forward, softmax_mean, softmax_backward, argument("*batch d"), "gradient"),
     entry("axis-from-the-front", "option", square_sum, square_sum_forward, axis_from_the_front, square_sum_backward, MATRIX,
           ("structure", "gradient"), static=(1,), options={"axis": (0, 1, -1)}, trigger=True),
+    entry("rolled-on", "option", rolled, rolled_forward, rolled_on, rolled_back, argument(), "gradient", static=(1,), options={"shift": (1, 2)}),
     entry("cumsum-not-reversed", "order", *SCAN, never_reversed, scan_sum_backward, argument(), "gradient", static=(1,), options={"reverse": (False, True)}),
     entry("cumsum-reverse-ignored", "option", *SCAN, always_reversed, scan_sum_backward, argument(), "gradient", static=(1,),
           options={"reverse": (False, True)}, trigger=True),

@@ -104,6 +104,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "softmax-mean-for-sum": ("the path through the reference's reduce_sum", "times 1/d"),
     # masked_rules
     "causal-without-itself": ("on the diagonal of the last two axes only",),
+    "fill-once-per-index": ("only where ids holds equal values",),
+    "rolled-on": ("the rule takes this option the other way round",),
     "repeated-index-overwritten": ("where ids names its row more than once",),
     "negative-index-lost": ("where ids names its row by a negative number",),
     "one-hot-from-one": ("shifted by one along axis 0",),

@@ -34,8 +34,10 @@ def _options(e: Evidence) -> Iterator[Try]:
     observation = e.observation
     case, given = observation.case, observation.case.options
     for name, values in observation.spec.options.items():
-        for value in values:
-            if repr(value) == repr(given[name]):
+        own = given[name]
+        turned = [-own] if isinstance(own, int | float) and not isinstance(own, bool) and own and -own not in values else []
+        for value in (*values, *turned):
+            if repr(value) == repr(own):
                 continue
             other = replace(case, options={**given, name: value})
             try:
@@ -45,9 +47,10 @@ def _options(e: Evidence) -> Iterator[Try]:
                 gradient = program(observation.diff, observation.rest, e.cotangents)["reference"]
             except (programs.StageError, SpecError, TypeError, ValueError):  # outputs of another shape
                 continue
+            mistake = "takes this option the other way round" if value in turned else "ignores or misreads this option"
             yield (
-                f"option {name}",
-                f"the gradient is that for {name}={value!r} where {name}={given[name]!r} is given: the rule ignores or misreads this option",
+                f"option {'-' * (value in turned)}{name}",
+                f"the gradient is that for {name}={value!r} where {name}={own!r} is given: the rule {mistake}",
                 gradient,
             )
 

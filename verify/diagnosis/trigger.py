@@ -96,7 +96,15 @@ def _shared(cases: Sequence[tuple[Case, bool]]) -> str | None:
     def has(name: str, value: object) -> Callable[[Case], bool]:
         return lambda case: repr(case.options.get(name)) == repr(value)
 
+    def lacks(name: str, value: object) -> Callable[[Case], bool]:
+        return lambda case: not has(name, value)(case)
+
     shared = [f"{name}={value!r}" for name, value in failing[0].options.items() if luck(has(name, value)) < CHANCE]
+    for name in failing[0].options:
+        values = {repr(case.options[name]): case.options[name] for case, _ in drawn}
+        never = [value for value in values.values() if luck(lacks(name, value)) < CHANCE]
+        if len(never) == 1 and len({repr(case.options[name]) for case in failing}) > 1:
+            shared.append(f"another {name} than {never[0]!r}")
     for name in failing[0].sizes:
         lowest = min(_number(case, name) for case in failing)
         if luck(lambda case, name=name, lowest=lowest: _number(case, name) >= lowest) < BY_LUCK:
@@ -152,7 +160,10 @@ def _conditions(failing: Sequence[Case], passing: Sequence[Case]) -> Iterator[Co
 
 
 def _of_values(name: str, position: int, failing: Sequence[Case]) -> Iterator[Condition]:
-    """Zeros and equal values of an argument: random numbers are neither, and where one is drawn the other often is, too."""
+    """Zeros and equal values of an argument: random numbers are neither, and where one is drawn the other often is, too. Of indices equal ones alone."""
+    if all(isinstance(value := case.args[position], np.ndarray) and value.dtype.kind in "iu" and value.ndim for case in failing):
+        yield f"where {name} holds equal values", lambda case: np.unique(case.args[position]).size < np.size(case.args[position])
+        return
 
     def both(case: Case) -> bool:
         return all(holds(case) for _, holds in facts)
