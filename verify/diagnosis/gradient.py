@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from verify.cases import Case, elements
-from verify.diagnosis import fault, patterns
+from verify.diagnosis import fault, patterns, places
 from verify.diagnosis.as_if import Try, tries
 from verify.diagnosis.at_values import at_values, in_common, only_at, value_there
 from verify.diagnosis.entries import entries
@@ -42,7 +42,7 @@ WHAT: tuple[Pattern, ...] = (
     patterns.backwards,
     patterns.shifted,
     patterns.asymmetric,
-    patterns.late,
+    places.late,
     entries,
 )
 SHAPE: tuple[Pattern, ...] = (
@@ -115,9 +115,9 @@ class Gradient:
         if seen := only_at([self.first, *self.more, *self._right], leaf) or self._pattern(leaf, SHAPE):
             return seen
         telling = sorted([self.first, *self._telling(leaf)], key=lambda e: -e.want[leaf].size)
-        places = [patterns.where(e, leaf) for e in telling if e is telling[0] or e.want[leaf].size >= SHOWS]
-        place = places[0]  # of the largest array: in one of two rows, "only the first" and "all but the last" are the same
-        if place and all(_alike(other, place) or str(other).startswith(patterns.SINGLE) for other in places[1:]):
+        told = [places.where(e, leaf) for e in telling if e is telling[0] or e.want[leaf].size >= SHOWS]
+        place = told[0]  # of the largest array: in one of two rows, "only the first" and "all but the last" are the same
+        if place and all(_alike(other, place) or str(other).startswith(places.SINGLE) for other in told[1:]):
             return place + value_there(telling, leaf, [e.wrong_elements(leaf) for e in telling])
         if shared := in_common([self.first, *self.more, *self._right], leaf):
             return shared

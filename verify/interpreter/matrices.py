@@ -17,14 +17,14 @@ from verify.interpreter.arithmetic import Rule
 Matrices = Callable[..., Sequence[np.ndarray]]  # of single matrices: the results
 
 
-def _each(function: Matrices, params: dict[str, Any], shapes: Sequence[tuple[int, ...]], *stacks: np.ndarray) -> list[np.ndarray]:
-    """`function(params, *matrices)` of each of the stacks' matrices; shapes: of its results, which are NaN where it fails."""
+def _each(function: Matrices, shapes: Sequence[tuple[int, ...]], *stacks: np.ndarray) -> list[np.ndarray]:
+    """`function(*matrices)` of each of the stacks' matrices; shapes: of its results, which are NaN where it fails."""
     batch = stacks[0].shape[:-2]
     count = math.prod(batch)
     made: list[list[np.ndarray]] = [[] for _ in shapes]
     for matrices in zip(*(x.reshape(count, *x.shape[-2:]) for x in stacks), strict=True):
         try:
-            results = function(params, *matrices)
+            results = function(*matrices)
         except np.linalg.LinAlgError:
             results = [np.full(shape, np.nan) for shape in shapes]
         for column, result in zip(made, results, strict=True):
@@ -36,24 +36,24 @@ def _each(function: Matrices, params: dict[str, Any], shapes: Sequence[tuple[int
 
 
 def _cholesky(params: dict[str, Any], x: np.ndarray) -> np.ndarray:
-    return _each(lambda _, a: [np.linalg.cholesky(a)], params, [x.shape[-2:]], x)[0]
+    return _each(lambda a: [np.linalg.cholesky(a)], [x.shape[-2:]], x)[0]
 
 
 def _triangular_solve(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    def solve(params: dict[str, Any], a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    def solve(a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
         if not b.size:
             return [b]
         (trsm,) = blas.get_blas_funcs(("trsm",), (a, b))  # of complex numbers, too: the solution is analytic
         side, lower, transposed, diagonal = (int(params[key]) for key in ("left_side", "lower", "transpose_a", "unit_diagonal"))
         return [trsm(1.0, a, b, side=1 - side, lower=lower, trans_a=transposed, diag=diagonal)]
 
-    return _each(solve, params, [y.shape[-2:]], x, y)[0]
+    return _each(solve, [y.shape[-2:]], x, y)[0]
 
 
 def _lu(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
     rows, columns = x.shape[-2:]
 
-    def factors(params: dict[str, Any], a: np.ndarray) -> list[np.ndarray]:
+    def factors(a: np.ndarray) -> list[np.ndarray]:
         order = np.arange(rows)
         if not a.size:
             return [a, np.zeros(0), order]
@@ -63,7 +63,7 @@ def _lu(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
             order[[k, pivot]] = order[[pivot, k]]
         return [both, pivots, order]
 
-    both, pivots, order = _each(factors, params, [(rows, columns), (min(rows, columns),), (rows,)], x)
+    both, pivots, order = _each(factors, [(rows, columns), (min(rows, columns),), (rows,)], x)
     return [both, pivots.astype(np.int32), order.astype(np.int32)]
 
 
@@ -71,13 +71,13 @@ def _qr(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
     rows, columns = x.shape[-2:]
     inner = rows if params["full_matrices"] else min(rows, columns)
     mode: Literal["complete", "reduced"] = "complete" if params["full_matrices"] else "reduced"
-    return _each(lambda _, a: np.linalg.qr(a, mode=mode), params, [(rows, inner), (inner, columns)], x)
+    return _each(lambda a: np.linalg.qr(a, mode=mode), [(rows, inner), (inner, columns)], x)
 
 
 def _eigh(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
     n = x.shape[-1]
     triangle: Literal["L", "U"] = "L" if params["lower"] else "U"
-    return _each(lambda _, a: np.linalg.eigh(a, UPLO=triangle)[::-1], params, [(n, n), (n,)], x)
+    return _each(lambda a: np.linalg.eigh(a, UPLO=triangle)[::-1], [(n, n), (n,)], x)
 
 
 def _svd(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
@@ -85,13 +85,13 @@ def _svd(params: dict[str, Any], x: np.ndarray) -> list[np.ndarray]:
     inner = min(rows, columns)
     left, right = (rows, columns) if params["full_matrices"] else (inner, inner)
     if not params["compute_uv"]:
-        return _each(lambda _, a: [np.linalg.svd(a, compute_uv=False)], params, [(inner,)], x)
+        return _each(lambda a: [np.linalg.svd(a, compute_uv=False)], [(inner,)], x)
 
-    def svd(params: dict[str, Any], a: np.ndarray) -> list[np.ndarray]:
+    def svd(a: np.ndarray) -> list[np.ndarray]:
         u, s, vt = np.linalg.svd(a, full_matrices=params["full_matrices"])
         return [s, u, vt]
 
-    return _each(svd, params, [(inner,), (rows, left), (right, columns)], x)
+    return _each(svd, [(inner,), (rows, left), (right, columns)], x)
 
 
 RULES: dict[str, Rule] = {"cholesky": _cholesky, "triangular_solve": _triangular_solve, "lu": _lu, "qr": _qr, "eigh": _eigh, "svd": _svd}
