@@ -85,12 +85,36 @@ def two_at_a_time(x_ct):
     return x_ct.at[:, -1].set(0) if x_ct.shape[1] % 2 else x_ct
 
 
+def max_plus(a, b):
+    """The tropical product, summed in float32 at least, as half precision makes ties."""
+    return sums_of(a, b).max(1).astype(jnp.result_type(a, b))
+
+
+def sums_of(a, b):
+    wide = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    return a.astype(wide)[:, :, None] + b.astype(wide)
+
+
+def max_plus_backward_of(shares):
+    """`shares`: what each sum gets of its row's cotangent, by which of them are the largest."""
+
+    def backward(residuals, ct):
+        sums = sums_of(*residuals)
+        sums_ct = shares(sums == sums.max(1, keepdims=True)) * ct[:, None, :]
+        return tuple(total.astype(x.dtype) for total, x in zip((sums_ct.sum(2), sums_ct.sum(0)), residuals, strict=True))
+
+    return backward
+
+
 ROWS = {name: Arg(dims="b d") for name in ("a", "p", "n")}
 ENTRIES = (
     entry("nothing-where-equal", "ties", added, lambda x, y: (added(x, y), (x, y)), nothing_where_equal, added_backward, {"x": Arg(dims="n"), "y": Arg(dims="n")},
           "gradient", trigger=True),
     entry("equal-distances", "ties", triplet, lambda a, p, n: (triplet(a, p, n), (a, p, n)), triplet_backward_of(lambda near, far: (near != far)[:, None]),
           triplet_backward_of(lambda near, far: 1), ROWS, ("gradient", "second-order"), sizes={"b": (1, 20), "d": (1, 12)}, dtypes=("float32",), trigger=True),
+    entry("max-plus-to-every-tie", "tie", max_plus, lambda a, b: (max_plus(a, b), (a, b)), max_plus_backward_of(lambda largest: largest),
+          max_plus_backward_of(lambda largest: largest / largest.sum(1, keepdims=True)), {"a": Arg(dims="n k"), "b": Arg(dims="k m")}, ("kinks", "gradient"),
+          sizes={"n": (1, 12), "k": (1, 12), "m": (1, 12)}, trigger=True),
     scalar_entry("slope-of-a-patched-point", "second order", sinc, sinc_slope, sinc_slope_with_series, "second-order",
                  reference=lambda x: jnp.sinc(x / jnp.pi), trigger=True),
     entry("odd-channels", "option", group_norm, lambda x, groups: (group_norm(x, groups), x), group_norm_backward_of(two_at_a_time),

@@ -100,6 +100,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "sort-permuted-twice": ("the right numbers in the wrong places: a permutation",),
     "squeezed-at-size-1": ("jnp.squeeze(ct[:, None] * x).sum(0)",),
     "mean-over-other-size": ("of x: it is the right one times d/n",),
+    "max-plus-to-every-tie": ("The shares of tied entries must sum to one",),
     "max-to-every-tie": ("The shares of tied entries must sum to one",),
     "softmax-mean-for-sum": ("the path through the reference's reduce_sum", "times 1/d"),
     # masked_rules

@@ -1,8 +1,9 @@
 """Is the rule's value at kinks and ties a subgradient?
 
 At relu's 0, or where two entries share the maximum, many derivatives are right, but not any. Two things are asked. Each element must lie between the one-sided
-derivatives. And along directions that keep what is tied tied (equal entries move together) the function is smooth, so there the rule must follow its
-values: a `max` that gives its whole gradient to every one of two tied entries is twice too large. Which of the right values the rule takes is its convention, and is reported.
+derivatives. And along directions that keep what is tied tied (equal entries move together; or whole arguments do, which keeps ties of their sums and products) the
+function is smooth, so there the rule must follow its values: a `max` that gives its whole gradient to every one of two tied entries is twice too large. Which of
+the right values the rule takes is its convention, and is reported.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ from verify.observation import Observation
 from verify.oracles import autodiff, doubt
 from verify.oracles.agreement import differences_tell, project
 from verify.oracles.finite_difference import slope
-from verify.oracles.sides import jumps_along, sides_at
+from verify.oracles.sides import rounding_along, sides_at
 from verify.records import Finding, Status
 from verify.slopes import STEP_SIZES, slope_along
 from verify.tolerance import JITTERS, NOISE_FACTOR, RELATIVE_64, SHARED_KINK, SINGULAR_DRIFT
 from verify.values import rms, wide
 
 CODE, NAME, TITLE = "V022", "kinks", "at kinks and ties the rule gives a subgradient"
-DIRECTIONS = 2
 
 
 def applies(observation: Observation) -> bool:
@@ -95,18 +95,21 @@ def _convention(observation: Observation, leaf: int, got: np.ndarray, jumps: np.
 
 
 def _along_ties(observation: Observation, program: Program, noise: list[np.ndarray]) -> list[Finding]:
-    """Slopes along directions in which equal entries of an argument move alike, by finite differences."""
+    """Slopes along directions that keep ties, by finite differences."""
     assert observation.truth is not None
     gradient = observation.measured[0].runs["base"]["rule"]
     findings = []
     cts, center = observation.cts["base"], observation.truth["base"]["reference_out"]
-    for k in range(DIRECTIONS):
-        v = _tied(observation, k)
-        if jumps_along(observation, v):
+    sides = [sides_at(observation, leaf) for leaf in range(len(observation.diff))]
+    jumps = [side.jumps | side.singular for side in sides]  # of three that tie, the one in the middle has the same limit on both sides
+    for v in [_tied(observation, 0), _tied(observation, 1), _shifted(observation), _scaled(observation)]:
+        along = rounding_along(observation, v)
+        if along is None:
             continue
         measured = slope_along(program, observation.diff, observation.rest, cts, "reference_out", "float64", v, center)
         want, error = slope(measured)
-        rounding = float(sum(np.sum(n * np.abs(move)) for n, move in zip(noise, v, strict=True)))
+        quiet = [np.where(jump, own, n) for jump, own, n in zip(jumps, along, noise, strict=True)]  # a tie that the noise breaks is none
+        rounding = float(sum(np.sum(n * np.abs(move)) for n, move in zip(quiet, v, strict=True)))
         own = RELATIVE_64 * project(gradient, v)[1] + NOISE_FACTOR * rounding
         finding = judge_slope(NAME, observation, v, want, error, "finite differences", own=own)
         if finding.status is Status.FAIL and finding.got is not None and _contradicted(observation, program, v, want, finding.got - want):
@@ -139,6 +142,18 @@ def _tied(observation: Observation, k: int) -> list[np.ndarray]:
     if k % 2:
         steps = np.where(values == 0, 0.0, steps)
     return [np.where(np.isfinite(x), steps[np.minimum(np.searchsorted(values, x), values.size - 1)], 0.0) for x in observation.diff]
+
+
+def _shifted(observation: Observation) -> list[np.ndarray]:
+    """Every argument moves as a whole: sums of entries that tie still do. Powers of two are added without rounding to numbers of few digits."""
+    rng = observation.case.rng("shifts")
+    sizes = [2.0 ** np.floor(np.log2(rms(x) or 1.0)) * rng.choice((-1.0, -0.5, 0.5, 1.0)) for x in observation.diff]
+    return [np.where(np.isfinite(x), size, 0.0) for x, size in zip(observation.diff, sizes, strict=True)]
+
+
+def _scaled(observation: Observation) -> list[np.ndarray]:
+    """All arguments grow alike: products, differences and distances that tie still do."""
+    return [np.where(np.isfinite(x), x, 0.0) for x in observation.diff]
 
 
 def _worded(finding: Finding) -> Finding:

@@ -116,14 +116,16 @@ def _widened(found: Around, first: Sides, other: Sides, moved: np.ndarray, want:
     )
 
 
-def jumps_along(observation: Observation, direction: list[np.ndarray]) -> bool:
-    """Whether the reference's gradient jumps anywhere when the inputs move along the direction."""
+def rounding_along(observation: Observation, direction: list[np.ndarray]) -> list[np.ndarray] | None:
+    """How far the reference's gradient moves over the shortest steps along the direction, per element: rounding, where it is smooth. None where it jumps anywhere."""
     assert observation.truth is not None
     assert observation.exact_program is not None
     around = sides_of(observation.exact_program, direction, observation.diff, observation.rest, observation.cts["base"])
     wants = observation.truth["base"]["reference"]
     seen = [sides_in(around, leaf, want, observation.scale(leaf), observation.reference_limit) for leaf, want in enumerate(wants)]
-    return any(bool(sides.jumps.any() or sides.singular.any() or not np.isfinite(sides.low).all()) for sides in seen)
+    if any(bool(sides.jumps.any() or sides.singular.any() or not np.isfinite(sides.low).all()) for sides in seen):
+        return None
+    return [sides.high - sides.low for sides in seen]
 
 
 def sides_at(observation: Observation, leaf: int) -> Sides:
