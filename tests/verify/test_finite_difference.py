@@ -140,3 +140,18 @@ def test_noise_widens_the_bound():
         ahead, behind = (values + rng.uniform(-noise, noise, STEPS) for values in (exact.ahead, exact.behind))
         value, error = slope(Slope(direction=exact.direction, steps=RUNG, ahead=ahead, behind=behind, rounding=noise))
         assert abs(value - math.cos(0.7)) <= error
+
+
+@pytest.mark.parametrize("seed", [6, 31, 33])
+def test_a_second_derivative_that_jumps_at_the_point(seed):
+    """Central differences have a term in the step then; some of many such functions have entries of the tableau that agree by chance."""
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        weights, places = rng.normal(size=6), np.concatenate([[0.0], rng.uniform(-0.1, 0.1, size=5)])
+
+        def function(x, weights=weights, places=places):
+            return 30 * math.sin(x + 1) + float(np.sum(weights * np.maximum(x - places, 0) ** 2))
+
+        value, error = slope(measured(function, 0.0))
+        right = 30 * math.cos(1) + float(np.sum(2 * weights * np.maximum(-places, 0)))
+        assert abs(value - right) <= error, f"{value} +- {error}, where {right} is right"

@@ -4,7 +4,8 @@ With d(h) = (f(x + h v) - f(x - h v)) / 2h = f'(x) v + c2 h^2 + c4 h^4 + ..., Ne
 power per column (Ridders 1982, doi:10.1016/S0141-1195(82)80057-0). The entry whose neighbours differ least is taken; that difference, and the
 rounding of f divided by the step, bound its error. A kink at x itself leaves central differences smooth in h, so one-sided differences are
 compared too: their gap, extrapolated to h = 0 from the two shortest steps, is the jump of the derivative, and half of it is added to the error. A kink nearer to x than
-all steps of the entry but not than the shortest step looks the same in that entry: there a gap that does not shrink with the step is one.
+all steps of the entry but not than the shortest step looks the same in that entry: there a gap that does not shrink with the step is one. Where the second derivative
+jumps at x, d(h) has a term in h: two extrapolated entries may agree by chance, and what shorter steps say against them is added, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ def slope(measured: Slope) -> tuple[float, float]:
             if np.isfinite(row[j]) and spread < error:
                 best, error, taken = row[j], spread, k
         previous = row
+    shorter = range(taken + 1, len(steps))
+    against = [abs(best - central[k]) - abs(central[k] - central[k - 1]) * steps[k] / steps[k - 1] - rounding[k] for k in shorter]
+    error = max(error, *against, 0.0)
     jump = max(_jump(measured, len(steps) - 1), _jump(measured, taken, shrinking=False))
     return best, SLOPE_FACTOR * (error + jump) if np.isfinite(error) else float("inf")
 
