@@ -1,6 +1,6 @@
 """How a function is run on a case.
 
-exact: float64 on the host, for the many cases. NumPy runs the jaxpr where it knows every operation (`verify.interpreter`), else `quick` does.
+exact: float64 on the host, for the many cases. NumPy runs the jaxpr where it knows every operation (`verify.interpreter`) and loops are short, else `quick` does.
 quick: compiled by XLA for the host with cheap options, a third of the usual compile time.
 full:  the user's own compilation on the default device, for the few cases in users' dtypes.
 """
@@ -24,6 +24,8 @@ QUICK_OPTIONS: dict[str, Any] = {
     "xla_cpu_parallel_codegen_split_count": 1,
     "xla_cpu_use_fusion_emitters": False,
 }
+
+FEW, MANY = 5, 50  # runs of a program: of one that a check or a diagnosis makes, and of a case's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,8 @@ def quick(function: Callable[..., Any], *args: Any, x64: bool = True, traced: An
         return _compile(function, args, quick_options(), x64=x64, device=host(), traced=traced)
 
 
-def exact(function: Callable[..., Any], *args: Any, compiled: bool = False) -> Program:
-    """A float64 program for arguments like `args`: interpreted if that is possible and `compiled` does not forbid it.
+def exact(function: Callable[..., Any], *args: Any, compiled: bool = False, runs: int = FEW) -> Program:
+    """A float64 program for arguments like `args`: interpreted if that is possible, `compiled` does not forbid it, and it pays for about so many runs.
 
     Interpreted, one that returns a dict of results computes each when it is first read.
     """
@@ -59,7 +61,7 @@ def exact(function: Callable[..., Any], *args: Any, compiled: bool = False) -> P
     start = time.perf_counter()
     with _compat.enable_x64(True), jax.default_device(host()):
         traced = _alive(jax.jit(function).trace(*args), args)
-    if not interpreter.knows(traced.jaxpr):
+    if not interpreter.knows(traced.jaxpr, runs):
         return quick(function, *args, traced=traced)
     seconds = {"trace": time.perf_counter() - start}
 

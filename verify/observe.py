@@ -177,12 +177,12 @@ def _exact_program(
     """The float64 program, and why it has no reference in it ("" if it has). A given reference must be differentiable."""
     try:
         with programs.stage("compilation"):
-            return engine.exact(programs.core(call, with_rule=with_rule), diff, rest, cts, compiled=compiled), ""
+            return engine.exact(programs.core(call, with_rule=with_rule), diff, rest, cts, compiled=compiled, runs=engine.MANY), ""
     except programs.StageError as error:
         if error.stage != "reference" or call.has_reference:
             raise
         return engine.exact(
-            programs.core(call, with_reference=False), diff, rest, cts, compiled=compiled
+            programs.core(call, with_reference=False), diff, rest, cts, compiled=compiled, runs=engine.MANY
         ), f"JAX cannot differentiate the primal: {error}"
 
 

@@ -121,7 +121,7 @@ def _program(e: Evidence) -> tuple[list[str], set[int], Callable[..., list[np.nd
         return list(pullback(cts))
 
     arguments = (observation.diff, observation.rest, e.cotangents)
-    compiled = engine.exact(program, *arguments, np.ones(LIMIT), np.zeros(()))
+    compiled = engine.exact(program, *arguments, np.ones(LIMIT), np.zeros(()), runs=engine.MANY)
 
     def without(*which: int, instead: float = 0) -> list[np.ndarray]:
         keep = np.ones(LIMIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+PLANS = 4096  # of shapes, kept: the same equation is computed many times
 Rule = Callable[..., Any]  # (parameters of the equation, *operands) -> its result, or a list of several
 
 
@@ -22,7 +24,7 @@ def _binary(function: Callable[[Any, Any], Any]) -> Rule:
 
 def _reduce(function: Callable[..., Any]) -> Rule:
     """NumPy sums whole numbers in a wider type; XLA keeps theirs, and wraps around."""
-    return lambda params, x: function(x, axis=tuple(params["axes"])).astype(x.dtype)
+    return lambda params, x: function(x, axis=tuple(params["axes"])).astype(x.dtype, copy=False)
 
 
 def _extremum(function: np.ufunc, empty_float: float, smallest: bool) -> Rule:
@@ -37,22 +39,36 @@ def _extremum(function: np.ufunc, empty_float: float, smallest: bool) -> Rule:
 
 
 def _broadcast_in_dim(params: dict[str, Any], x: np.ndarray, *_: Any) -> np.ndarray:
-    shape = [1] * len(params["shape"])
-    for size, axis in zip(x.shape, params["broadcast_dimensions"], strict=True):
-        shape[axis] = size
-    return np.broadcast_to(x.reshape(shape), params["shape"])
+    """Copied: of small arrays that takes a third of the time that NumPy takes to make a view."""
+    out = np.empty(params["shape"], x.dtype)
+    out[...] = x.reshape(_spread(params["shape"], x.shape, tuple(params["broadcast_dimensions"])))
+    return out
+
+
+@functools.lru_cache(PLANS)
+def _spread(shape: tuple[int, ...], own: tuple[int, ...], dimensions: tuple[int, ...]) -> tuple[int, ...]:
+    spread = [1] * len(shape)
+    for size, axis in zip(own, dimensions, strict=True):
+        spread[axis] = size
+    return tuple(spread)
 
 
 def _dot_general(params: dict[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    (x_sum, y_sum), (x_batch, y_batch) = params["dimension_numbers"]
-    x_free = [axis for axis in range(x.ndim) if axis not in (*x_sum, *x_batch)]
-    y_free = [axis for axis in range(y.ndim) if axis not in (*y_sum, *y_batch)]
-    batch = [x.shape[axis] for axis in x_batch]
-    inner = math.prod(x.shape[axis] for axis in x_sum)
-    rows, columns = (math.prod(a.shape[axis] for axis in free) for a, free in ((x, x_free), (y, y_free)))
-    left = x.transpose((*x_batch, *x_free, *x_sum)).reshape((*batch, rows, inner))
-    right = y.transpose((*y_batch, *y_sum, *y_free)).reshape((*batch, inner, columns))
-    return np.matmul(left, right).reshape((*batch, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free)))
+    (x_order, x_shape), (y_order, y_shape), shape = _as_matrices(params["dimension_numbers"], x.shape, y.shape)
+    return np.matmul(x.transpose(x_order).reshape(x_shape), y.transpose(y_order).reshape(y_shape)).reshape(shape)
+
+
+@functools.lru_cache(PLANS)
+def _as_matrices(numbers: Any, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[tuple[Any, Any], tuple[Any, Any], tuple[int, ...]]:
+    """Orders of the axes and shapes that make stacks of matrices of factors with these shapes; the product's shape."""
+    (x_sum, y_sum), (x_batch, y_batch) = numbers
+    x_free = [axis for axis in range(len(x)) if axis not in (*x_sum, *x_batch)]
+    y_free = [axis for axis in range(len(y)) if axis not in (*y_sum, *y_batch)]
+    batch, x_kept, y_kept = [x[axis] for axis in x_batch], [x[axis] for axis in x_free], [y[axis] for axis in y_free]
+    inner = math.prod(x[axis] for axis in x_sum)
+    left = (*x_batch, *x_free, *x_sum), (*batch, math.prod(x_kept), inner)
+    right = (*y_batch, *y_sum, *y_free), (*batch, inner, math.prod(y_kept))
+    return left, right, (*batch, *x_kept, *y_kept)
 
 
 def _select_n(params: dict[str, Any], which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
@@ -175,8 +191,8 @@ RULES: dict[str, Rule] = {
         }.items()
     },
     "div": _div,
-    "reduce_sum": _reduce(np.sum),
-    "reduce_prod": _reduce(np.prod),
+    "reduce_sum": _reduce(np.add.reduce),
+    "reduce_prod": _reduce(np.multiply.reduce),
     "reduce_and": _reduce(np.all),
     "reduce_or": _reduce(np.any),
     "reduce_max": _extremum(np.maximum, -np.inf, smallest=True),

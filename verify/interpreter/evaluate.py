@@ -20,33 +20,39 @@ Run = Callable[[Sequence[Any]], list[np.ndarray]]
 
 DTYPES = frozenset(("float64", "int64", "int32", "int8", "uint32", "uint8", "bool"))
 LARGEST = 2**15  # elements of an array; beyond, compiled code wins
-LONGEST = 4000  # equations in a run, those of a loop once for each turn; beyond, compiled code wins, too
-AGAIN = 300  # of them, those of a loop after its first turn: they cost in each of a case's hundred runs, and XLA compiles them once
+COMPILING = 400  # to lower and compile an equation takes as long as NumPy takes for so many
+LONGEST = 4000  # equations in a run on complex numbers, which nobody compiles
 CHECKPOINTS = ("remat2", "checkpoint")
-NEVER = 10 * LONGEST
 
 
-def knows(jaxpr: Any) -> bool:
-    """Whether every operation is known, every dtype is double precision or whole, no array is large and no loop is long."""
-    return _cost(jaxpr, AGAIN) <= LONGEST
+class _UnknownError(Exception):
+    """An operation or a dtype that NumPy does not know here."""
+
+
+def knows(jaxpr: Any, runs: int = 1) -> bool:
+    """Whether every operation is known, every dtype is double precision or whole, no array is large, and so many runs take no longer than to compile it first."""
+    try:
+        written, computed = _count(jaxpr)
+    except _UnknownError:
+        return False
+    return runs * computed <= COMPILING * max(written, 1)
 
 
 def continues(jaxpr: Any) -> bool:
     """Whether `run` can evaluate a float64 jaxpr on complex numbers with the rules of CONTINUED."""
-    return _cost(jaxpr, LONGEST) <= LONGEST and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
+    try:
+        return _count(jaxpr)[1] <= LONGEST and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
+    except _UnknownError:
+        return False
 
 
-def _cost(jaxpr: Any, again: int) -> int:
-    """How many equations a run computes; NEVER where one is not known, or a loop computes more than `again` after its first turn."""
+def _count(jaxpr: Any) -> tuple[int, int]:
+    """How many equations are written in it, and how many a run computes: those of a loop once for each turn."""
     jaxpr = _compat.closed(jaxpr).jaxpr
     if any(str(var.aval.dtype) not in DTYPES for var in jaxpr.invars):  # a key is no array of NumPy's, even if nothing reads it
-        return NEVER
-    total = 0
-    for equation in jaxpr.eqns:
-        total += _cost_of(equation, again)
-        if total > LONGEST:
-            return NEVER
-    return total
+        raise _UnknownError
+    counts = [_count_of(equation) for equation in jaxpr.eqns]
+    return sum(written for written, _ in counts), sum(computed for _, computed in counts)
 
 
 def _called(equation: Any) -> Any:
@@ -54,18 +60,21 @@ def _called(equation: Any) -> Any:
     return equation.params["jaxpr"] if equation.primitive.name in CHECKPOINTS else _compat.called(equation)
 
 
-def _cost_of(equation: Any, again: int) -> int:
+def _count_of(equation: Any) -> tuple[int, int]:
     if (inner := _called(equation)) is not None:
-        return _cost(inner, again)
+        return _count(inner)
     name, params = equation.primitive.name, equation.params
     if name == "cond":
-        return max(_cost(branch, again) for branch in params["branches"])
+        branches = [_count(branch) for branch in params["branches"]]
+        return sum(written for written, _ in branches), max(computed for _, computed in branches)
     if name == "scan":
-        turn = max(_cost(params["jaxpr"], again), 1)
-        return params["length"] * turn if (params["length"] - 1) * turn <= again else NEVER
+        written, computed = _count(params["jaxpr"])
+        return written, params["length"] * max(computed, 1)
     if name == "custom_linear_solve":
-        return _cost(params["jaxprs"].solve, again)
-    return 1 if name == "platform_index" or knows_equation(equation) else NEVER
+        return _count(params["jaxprs"].solve)
+    if name == "platform_index" or knows_equation(equation):
+        return 1, 1
+    raise _UnknownError
 
 
 def knows_equation(equation: Any) -> bool:
@@ -82,8 +91,7 @@ def knows_equation(equation: Any) -> bool:
 
 def apply(equation: Any, values: Sequence[Any], rules: Rules = RULES) -> list[np.ndarray]:
     """The results of one equation that `knows_equation` accepts."""
-    made = rules[equation.primitive.name](equation.params, *values)
-    return [value if _is_key(value) else np.asarray(value) for value in (made if isinstance(made, list) else [made])]
+    return _plain(equation, rules)(values)
 
 
 def _is_key(value: Any) -> bool:
@@ -150,7 +158,19 @@ def _step(equation: Any, rules: Rules) -> Run:
         return prepared(inner, rules)
     if equation.primitive.name in CONTROL:
         return CONTROL[equation.primitive.name](equation, rules)
-    return lambda values: apply(equation, values, rules)
+    return _plain(equation, rules)
+
+
+def _plain(equation: Any, rules: Rules) -> Run:
+    rule, params = rules[equation.primitive.name], equation.params
+
+    def compute(values: Sequence[Any]) -> list[np.ndarray]:
+        made = rule(params, *values)
+        if type(made) is np.ndarray:  # nearly always
+            return [made]
+        return [value if _is_key(value) else np.asarray(value) for value in (made if isinstance(made, list) else [made])]
+
+    return compute
 
 
 def _platform_index(equation: Any, rules: Rules) -> Run:
