@@ -54,18 +54,30 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def compat(session: nox.Session) -> None:
-    """The fast tests on the oldest and the newest JAX, on the interpreters that are here."""
-    folder, ready = Path(session.create_tmp()), {}
-    with ThreadPoolExecutor() as pool:  # what is installed waits for the network and the disk
+    """The fast tests on the oldest and the newest JAX, on the interpreters that are here, each in one process beside the others."""
+    folder, wanted = Path(session.create_tmp()), [*(session.posargs or FAST)]
+    with ThreadPoolExecutor() as pool:
+        running = {}
         for python, jax in JAX.items():
             if (interpreter := _interpreter(python)) is None:
                 session.log(f"JAX {jax}: NOT RUN, there is no Python {python} here")
             else:
-                ready[python, jax] = pool.submit(_environment, interpreter, jax, folder / f"jax-{jax.rstrip('.*')}")
-    for (python, jax), environment in ready.items():
+                running[python, jax] = pool.submit(_tested, interpreter, jax, folder / f"jax-{jax.rstrip('.*')}", wanted)
+    failed = []
+    for (python, jax), tested in running.items():
+        done = tested.result()
         session.log(f"JAX {jax} on Python {python}")
-        own = environment.result()
-        session.run(own, "-m", "pytest", *TWO, "-m", "not slow and not nightly", *(session.posargs or FAST), external=True)
+        print(done.stdout, flush=True)
+        if done.returncode:
+            failed.append(f"JAX {jax}")
+    if failed:
+        session.error(f"tests fail with {' and '.join(failed)}")
+
+
+def _tested(interpreter: str, jax: str, folder: Path, wanted: list[str]) -> subprocess.CompletedProcess[str]:
+    """What pytest says in a new environment with this JAX."""
+    command = [_environment(interpreter, jax, folder), "-m", "pytest", "-m", "not slow and not nightly", *wanted]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
 def _environment(interpreter: str, jax: str, folder: Path) -> str:

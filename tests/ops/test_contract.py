@@ -62,6 +62,7 @@ def test_each_dtype_against_float64(call, dtype):
 
 
 @each_operation
+@pytest.mark.slow
 def test_mixed_dtypes(call):
     """Each cotangent comes in the dtype of its own argument, and the value in the dtype that the reference gives."""
     names = itertools.cycle(["bfloat16", "float32", "float16"])
@@ -264,6 +265,7 @@ def test_sizes_zero_and_one(name, shapes):
 
 
 @each_operation
+@pytest.mark.slow
 def test_jit_is_not_needed(call):
     """Called without jit, and differentiated without jit."""
     args, positions = cast(call.values(), "float32"), call.floating()
