@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ Rules = dict[str, Rule]
 Run = Callable[[Sequence[Any]], list[np.ndarray]]
 
 DTYPES = frozenset(("float64", "int64", "int32", "int8", "uint32", "uint8", "bool"))
-LARGEST = 2**15  # elements of an array; beyond, compiled code wins
+LARGEST, HELD = 2**15, 2**26  # elements of an array, and of all in a program, which a run holds; beyond, compiled code wins
 COMPILING = 400  # to lower and compile an equation takes as long as NumPy takes for so many
 LONGEST = 4000  # equations in a run on complex numbers, which nobody compiles
 CHECKPOINTS = ("remat2", "checkpoint")
@@ -29,30 +29,37 @@ class _UnknownError(Exception):
     """An operation or a dtype that NumPy does not know here."""
 
 
+class _Size(NamedTuple):
+    """How many equations are written in a program, how many a run computes (those of a loop once for each turn), and how many elements their results have."""
+
+    written: int
+    computed: int
+    held: int
+
+
 def knows(jaxpr: Any, runs: int = 1) -> bool:
     """Whether every operation is known, every dtype is double precision or whole, no array is large, and so many runs take no longer than to compile it first."""
     try:
-        written, computed = _count(jaxpr)
+        size = _size(jaxpr)
     except _UnknownError:
         return False
-    return runs * computed <= COMPILING * max(written, 1)
+    return runs * size.computed <= COMPILING * max(size.written, 1) and size.held <= HELD
 
 
 def continues(jaxpr: Any) -> bool:
     """Whether `run` can evaluate a float64 jaxpr on complex numbers with the rules of CONTINUED."""
     try:
-        return _count(jaxpr)[1] <= LONGEST and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
+        return _size(jaxpr).computed <= LONGEST and not any(equation.primitive.name in NOT_CONTINUED for equation in _compat.walk(jaxpr))
     except _UnknownError:
         return False
 
 
-def _count(jaxpr: Any) -> tuple[int, int]:
-    """How many equations are written in it, and how many a run computes: those of a loop once for each turn."""
+def _size(jaxpr: Any) -> _Size:
     jaxpr = _compat.closed(jaxpr).jaxpr
     if any(str(var.aval.dtype) not in DTYPES for var in jaxpr.invars):  # a key is no array of NumPy's, even if nothing reads it
         raise _UnknownError
-    counts = [_count_of(equation) for equation in jaxpr.eqns]
-    return sum(written for written, _ in counts), sum(computed for _, computed in counts)
+    sizes = [_size_of(equation) for equation in jaxpr.eqns]
+    return _Size(*map(sum, zip(*sizes, strict=True))) if sizes else _Size(0, 0, 0)
 
 
 def _called(equation: Any) -> Any:
@@ -60,21 +67,20 @@ def _called(equation: Any) -> Any:
     return equation.params["jaxpr"] if equation.primitive.name in CHECKPOINTS else _compat.called(equation)
 
 
-def _count_of(equation: Any) -> tuple[int, int]:
+def _size_of(equation: Any) -> _Size:
     if (inner := _called(equation)) is not None:
-        return _count(inner)
+        return _size(inner)
     name, params = equation.primitive.name, equation.params
     if name == "cond":
-        branches = [_count(branch) for branch in params["branches"]]
-        return sum(written for written, _ in branches), max(computed for _, computed in branches)
-    if name == "scan":
-        written, computed = _count(params["jaxpr"])
-        return written, params["length"] * max(computed, 1)
+        branches = [_size(branch) for branch in params["branches"]]
+        return _Size(sum(b.written for b in branches), max(b.computed for b in branches), max(b.held for b in branches))
     if name == "custom_linear_solve":
-        return _count(params["jaxprs"].solve)
-    if name == "platform_index" or knows_equation(equation):
-        return 1, 1
-    raise _UnknownError
+        return _size(params["jaxprs"].solve)
+    turn = _size(params["jaxpr"]) if name == "scan" else None
+    if turn is None and name != "platform_index" and not knows_equation(equation):
+        raise _UnknownError
+    held = sum(var.aval.size for var in equation.outvars)
+    return _Size(turn.written, params["length"] * max(turn.computed, 1), turn.held + held) if turn else _Size(1, 1, held)
 
 
 def knows_equation(equation: Any) -> bool:
