@@ -158,7 +158,7 @@ def _scaled(observation: Observation) -> list[np.ndarray]:
 
 def _worded(finding: Finding) -> Finding:
     message = (
-        f"at ties the rule gives no subgradient: when equal entries move together the function is smooth, and its slope is {finding.want:.10g} "
+        f"at ties the rule gives no subgradient: when what is tied moves together the function is smooth, and its slope is {finding.want:.10g} "
         f"+- {finding.bound:.2g}, the rule's {finding.got:.10g}. The shares of tied entries must sum to one"
     )
     return replace(finding, message=message)
