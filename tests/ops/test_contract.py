@@ -88,10 +88,10 @@ def test_weak_types_follow_the_reference(call):
 
 @each_operation
 @pytest.mark.slow
-def test_vmap_over_one_argument_all_and_all_but_one(call):
-    """vmap of the VJP over these, mask included, equals a loop over the reference."""
+def test_vmap_over_one_argument_and_over_all(call):
+    """vmap of the VJP over these, mask included, equals a loop over the reference. The check `vmap` tries the others."""
     here = [i for i, shape in enumerate(call.shapes.values()) if shape is not None]
-    subsets = sorted({s for size in (1, len(here) - 1, len(here)) if size for s in itertools.combinations(here, size)})
+    subsets = sorted({s for size in (1, len(here)) for s in itertools.combinations(here, size)})
     copies = [call.values(seed) for seed in (1, 2)]
     cts = np.stack([call.cotangent(seed) for seed in (101, 102)])
     run = vjp_of(call.fn, call.floating())

@@ -34,8 +34,8 @@ FAILURES = 5  # failing cases, of three shapes, from which the mistake is told; 
 TELLING = ("gradient", "linearity")  # that a mistake is told from, beside the checks that must see it; `benchmarks/error_rate.py` makes all
 EVERYWHERE = 27  # one entry in so many runs on every JAX version; all on the main one
 CAUGHT = 9  # one wrong rule in so many, the others nightly; `benchmarks/error_rate.py` runs all over five seeds
-TOLD = 150  # one mistake in so many is told in every run, the others nightly: that takes eight times as long as to catch it
-BESIDE, ACCUSED = 150, 19  # one right rule in so many, likewise
+TOLD = 206  # one mistake in so many is told in every run, the others nightly: that takes eight times as long as to catch it
+BESIDE, ACCUSED = 206, 19  # one right rule in so many, likewise
 
 
 def entries(often: int, *rest: pytest.MarkDecorator) -> list[object]:
