@@ -21,7 +21,7 @@ BLAME = (
 
 
 def shares_outputs(jaxpr: Any, batched: Sequence[bool]) -> bool:
-    """Whether a custom_vjp in a program, some of whose inputs have an axis of examples, has outputs with and without one, and an input without."""
+    """Whether a custom_vjp in a program, some of whose inputs have an axis of examples, has an output without one, and an input without."""
     return _visit(jaxpr, batched)[1]
 
 
@@ -39,7 +39,7 @@ def _visit(jaxpr: Any, batched: Sequence[bool]) -> tuple[list[bool], bool]:
         outputs = [any(inputs)] * len(equation.outvars)
         if any(inputs) and (inner := _compat.called(equation)) is not None:
             outputs, deeper = _visit(inner, inputs)
-            mixed = "custom_vjp" in equation.primitive.name and any(outputs) and not all(outputs) and not all(inputs)
-            found = found or deeper or mixed
+            shared = "custom_vjp" in equation.primitive.name and not all(outputs) and not all(inputs)
+            found = found or deeper or shared
         depends |= dict(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars], found

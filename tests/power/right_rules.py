@@ -468,6 +468,17 @@ def weighted_variance_backward(saved, ct):
     return 2 * ct * share[:, None] * (x - mean), (((x - mean) ** 2 - variance) * ct).sum(1) / w.sum()
 
 
+def gated_by_the_step_before(a, x):
+    """y[t] = x[t] + a[t] x[t-1]. Of one step it is x itself: under vmap over a alone the output is the same for all examples."""
+    return x if x.shape[0] == 1 else jnp.concatenate([x[:1], x[1:] + a[1:] * x[:-1]])
+
+
+def gated_backward(residuals, ct):
+    a, x = residuals
+    before = jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
+    return ct * before, ct + jnp.concatenate([(a * ct)[1:], jnp.zeros_like(ct[:1])])
+
+
 RIGHT = (
     right("stable-softplus", of_slope(jax.nn.softplus, softplus_slope), argument(special=(800.0, -800.0))),
     right("relu-half-at-zero", of_slope(jax.nn.relu, relu_slope), argument(special=(0.0,))),
@@ -527,5 +538,7 @@ RIGHT = (
           reference=lambda u: jnp.linalg.slogdet(jnp.eye(u.shape[0], dtype=u.dtype) + u @ u.T)[1], sizes={"n": (1, 12), "k": (1, 4)}, dtypes=("float32",)),
     right("weighted-variance", rule(weighted_variance, weighted_variance_forward, weighted_variance_backward),
           {"x": Arg(dims="n d", low=-10.0, high=10.0), "w": Arg(dims="n", low=0.2, high=2.0)}, sizes={"n": (1, 60)}),
+    right("gate-of-one-step", rule(gated_by_the_step_before, lambda a, x: (gated_by_the_step_before(a, x), (a, x)), gated_backward),
+          {"a": Arg(dims="t n"), "x": Arg(dims="t n")}, sizes={"t": (1, 12), "n": (1, 6)}),
     right("summed-from-the-end", rule(sum_by_pairs, lambda x: (sum_by_pairs(x), x), sum_from_the_end), argument("n d")),
 )  # fmt: skip
