@@ -5,7 +5,7 @@ power per column (Ridders 1982, doi:10.1016/S0141-1195(82)80057-0). The entry wh
 rounding of f divided by the step, bound its error. A kink at x itself leaves central differences smooth in h, so one-sided differences are
 compared too: their gap, extrapolated to h = 0 from the two shortest steps, is the jump of the derivative, and half of it is added to the error. A kink nearer to x than
 all steps of the entry but not than the shortest step looks the same in that entry: there a gap that does not shrink with the step is one. Where the second derivative
-jumps at x, d(h) has a term in h: two extrapolated entries may agree by chance, and what shorter steps say against them is added, too.
+jumps at x, d(h) has a term in h: two extrapolated entries may agree by chance, and what shorter steps say against them bounds the error, too.
 """
 
 from __future__ import annotations
