@@ -55,6 +55,7 @@ RECOMPUTED_EXTREME = 2.0**12
 RECOMPUTED_64 = 2.0**22  # likewise in float64 at huge inputs, which are below it: 4e-9 of the array's largest
 UNDERFLOW_64 = 2.0**-980  # float64: what sums of underflowing terms may lose, far below any gradient of interest
 
+SAME_PATH = 1e-9  # relative: gradients that agree to it are cut at the same path; it decides words of a diagnosis, no verdict
 CANNOT_TELL = 1e-3  # an oracle whose own error exceeds this part of the gradient's size abstains
 
 SINGULAR_DRIFT = 0.1  # autodiff is wrong at a point if it is off the one-sided limits by ten times what they still change near it

@@ -60,8 +60,8 @@ def judge(observation: Observation) -> list[Finding]:
         noise, floor = max(abs(m - want) for m in moved), tolerance.FLOOR_ULPS * tolerance.EPS["float64"] * size
         finding = judge_slope(NAME, observation, v, want, tolerance.NOISE_FACTOR * noise + floor, "forward mode")
         if finding.status is Status.FAIL:  # nobody is accused of digits that the reference loses on its way
-            (rough,) = roughened([np.asarray(noise)], lambda diff, v=v: [np.asarray(slope(diff, v)[0])], case, observation.diff)  # type: ignore[misc]
-            finding = judge_slope(NAME, observation, v, want, tolerance.NOISE_FACTOR * float(rough) + floor, "forward mode")
+            rough = roughened([np.asarray(noise)], lambda diff, v=v: [np.asarray(slope(diff, v)[0])], case, observation.diff)
+            finding = judge_slope(NAME, observation, v, want, tolerance.NOISE_FACTOR * float(rough[0]) + floor, "forward mode")
         findings.append(finding)
     add_seconds(observation.seconds, program.seconds)
     return merged(findings)

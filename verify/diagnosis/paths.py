@@ -22,10 +22,9 @@ from verify.diagnosis.evidence import Evidence, Explained
 from verify.diagnosis.factors import fitted, readings
 from verify.diagnosis.intermediates import describe
 from verify.strip import evaluate
+from verify.tolerance import SAME_PATH
 
 NEAR = 1e-4  # relative: autodiff of the reference is what the rule should be
-SAME = 1e-9  # relative: gradients that agree to it are cut at the same path; it decides words, no verdict
-
 LIMIT = 200  # equations
 ELEMENTWISE = (
     "cbrt",
@@ -190,4 +189,4 @@ def _fitting(e: Evidence, cut: list[np.ndarray]) -> Iterator[tuple[str, str]]:
 
 
 def _equal(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return all(np.allclose(x, y, rtol=SAME, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True))
+    return all(np.allclose(x, y, rtol=SAME_PATH, atol=0, equal_nan=True) for x, y in zip(a, b, strict=True))

@@ -76,11 +76,16 @@ def _size_of(equation: Any) -> _Size:
         return _Size(sum(b.written for b in branches), max(b.computed for b in branches), max(b.held for b in branches))
     if name == "custom_linear_solve":
         return _size(params["jaxprs"].solve)
-    turn = _size(params["jaxpr"]) if name == "scan" else None
-    if turn is None and name != "platform_index" and not knows_equation(equation):
-        raise _UnknownError
-    held = sum(var.aval.size for var in equation.outvars)
-    return _Size(turn.written, params["length"] * max(turn.computed, 1), turn.held + held) if turn else _Size(1, 1, held)
+    if name == "scan":
+        turn = _size(params["jaxpr"])
+        return _Size(turn.written, params["length"] * max(turn.computed, 1), turn.held + _elements(equation))
+    if name == "platform_index" or knows_equation(equation):
+        return _Size(1, 1, _elements(equation))
+    raise _UnknownError
+
+
+def _elements(equation: Any) -> int:
+    return sum(var.aval.size for var in equation.outvars)
 
 
 def knows_equation(equation: Any) -> bool:
